@@ -1,0 +1,126 @@
+package kinesis
+
+// What could not be established about the service, and what we do there. Each
+// is one line to change when somebody knows better.
+
+// Texts and classes.
+
+// classOfShardCountErrors: InvalidArgumentException or ValidationException.
+const classOfShardCountErrors = CodeInvalidArgument
+
+// NoStreamAddress answers a call with neither StreamName nor StreamARN: the text
+// of the time when the name was required.
+func NoStreamAddress() *Error {
+	return newError(CodeValidation, "1 validation error detected: Value null at 'streamName' failed to satisfy constraint: Member must not be null")
+}
+
+// StreamAddressConflict answers a StreamName and a StreamARN of different streams.
+func StreamAddressConflict(name, arn string) *Error {
+	return newError(CodeInvalidArgument, "StreamName %s does not match the stream in StreamARN %s.", name, arn)
+}
+
+// ForeignARN answers an ARN of another account, region or service.
+func ForeignARN(arn string) *Error {
+	return newError(CodeInvalidArgument, "The ARN %s does not name a resource of this account and region.", arn)
+}
+
+// ExpiredNextToken answers a page token older than TokenLifetime.
+func ExpiredNextToken() *Error {
+	return newError(CodeExpiredNextToken, "The specified NextToken has expired.")
+}
+
+// InvalidNextToken answers a page token that we did not make.
+func InvalidNextToken() *Error { return newError(CodeInvalidArgument, "Invalid NextToken.") }
+
+// IteratorOfOtherStream answers GetRecords with a StreamARN that is not the
+// iterator's.
+func IteratorOfOtherStream() *Error {
+	return newError(CodeInvalidArgument, "The ShardIterator does not belong to the stream in StreamARN.")
+}
+
+// FilterMemberRequired and FilterMemberNotExpected answer a ShardFilter of a
+// type that needs a member, or knows none of that name.
+func FilterMemberRequired(filterType, member string) *Error {
+	return newError(CodeInvalidArgument, "%s is a required parameter for ShardFilter type %s.", member, filterType)
+}
+
+// FilterMemberNotExpected is described at FilterMemberRequired.
+func FilterMemberNotExpected(filterType, member string) *Error {
+	return newError(CodeInvalidArgument, "%s is not expected for ShardFilter type %s.", member, filterType)
+}
+
+// TooManyCreating answers CreateStream beyond the streams in CREATING.
+func TooManyCreating(account string, limit int) *Error {
+	return newError(CodeLimitExceeded, "Limit of %d streams in CREATING state exceeded for account %s.", limit, account)
+}
+
+// TooManyOnDemand answers on-demand streams beyond the account's limit.
+func TooManyOnDemand(account string, limit int) *Error {
+	return newError(CodeLimitExceeded, "Limit of %d on-demand streams exceeded for account %s.", limit, account)
+}
+
+// TooManyModeUpdates answers a third UpdateStreamMode in 24 hours.
+func TooManyModeUpdates(name, account string) *Error {
+	return newError(CodeLimitExceeded, "Stream %s under account %s can switch its mode only 2 times in 24 hours.", name, account)
+}
+
+// TooManyShardCountUpdates answers an eleventh UpdateShardCount in 24 hours.
+func TooManyShardCountUpdates(name, account string) *Error {
+	return newError(CodeLimitExceeded, "Stream %s under account %s can be scaled only 10 times in 24 hours.", name, account)
+}
+
+// TooManyEncryptionChanges answers a 26th start or stop in 24 hours.
+func TooManyEncryptionChanges(name, account string) *Error {
+	return newError(CodeLimitExceeded, "Stream %s under account %s can start or stop encryption only 25 times in 24 hours.", name, account)
+}
+
+// TooManyConsumers answers RegisterStreamConsumer beyond the stream's limit.
+func TooManyConsumers(name, account string, limit int) *Error {
+	return newError(CodeLimitExceeded, "Limit of %d consumers exceeded for stream %s under account %s.", limit, name, account)
+}
+
+// TooManyCreatingConsumers answers RegisterStreamConsumer beyond those in CREATING.
+func TooManyCreatingConsumers(name, account string, limit int) *Error {
+	return newError(CodeLimitExceeded, "Limit of %d consumers in CREATING state exceeded for stream %s under account %s.", limit, name, account)
+}
+
+// NoConsumerAddress answers a call with neither ConsumerARN nor StreamARN and
+// ConsumerName.
+func NoConsumerAddress() *Error {
+	return newError(CodeInvalidArgument, "Either ConsumerARN or both StreamARN and ConsumerName should be provided.")
+}
+
+// ConsumerAddressConflict answers a ConsumerARN that contradicts the names
+// beside it.
+func ConsumerAddressConflict(arn string) *Error {
+	return newError(CodeInvalidArgument, "ConsumerARN %s does not match the given StreamARN and ConsumerName.", arn)
+}
+
+// WarmThroughputRefused answers warm throughput on a stream that cannot have it.
+func WarmThroughputRefused(name, account string) *Error {
+	return newError(CodeValidation, "Warm throughput is not available for stream %s under account %s.", name, account)
+}
+
+// RecordTooLarge answers a record whose data and partition key together are
+// over the stream's maximum.
+func RecordTooLarge(size, limit int) *Error {
+	return newError(CodeInvalidArgument, "Record size of %d bytes exceeds the maximum record size of %d bytes.", size, limit)
+}
+
+// MaxRequestSize is the most that a PutRecords may hold, data and partition
+// keys together, bytes.
+const MaxRequestSize = 10 << 20
+
+// RequestTooLarge answers a PutRecords over MaxRequestSize; the text is that of
+// the former limit with the number of today's.
+func RequestTooLarge() *Error {
+	return newError(CodeInvalidArgument, "Records size exceeds 10 MB limit")
+}
+
+// KMS answers a failure of the key service with one of the six classes.
+func KMS(code, message string) *Error { return newError(code, "%s", message) }
+
+// InvalidPolicy answers a resource policy that cannot be read.
+func InvalidPolicy() *Error {
+	return newError(CodeInvalidArgument, "The resource policy is not valid.")
+}

@@ -1402,6 +1402,7 @@ type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FormatVersion uint32                 `protobuf:"varint,1,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
 	Cluster       *ClusterInfo           `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // raft index of the last command in the state
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1448,6 +1449,13 @@ func (x *SnapshotHeader) GetCluster() *ClusterInfo {
 		return x.Cluster
 	}
 	return nil
+}
+
+func (x *SnapshotHeader) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type SnapshotEnd struct {
@@ -1618,10 +1626,11 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x05shard\x18\x03 \x01(\v2\x15.shardstream.v1.ShardH\x00R\x05shard\x120\n" +
 	"\x06broker\x18\x04 \x01(\v2\x16.shardstream.v1.BrokerH\x00R\x06broker\x12/\n" +
 	"\x03end\x18\x05 \x01(\v2\x1b.shardstream.v1.SnapshotEndH\x00R\x03endB\x06\n" +
-	"\x04part\"n\n" +
+	"\x04part\"\x84\x01\n" +
 	"\x0eSnapshotHeader\x12%\n" +
 	"\x0eformat_version\x18\x01 \x01(\rR\rformatVersion\x125\n" +
-	"\acluster\x18\x02 \x01(\v2\x1b.shardstream.v1.ClusterInfoR\acluster\"Y\n" +
+	"\acluster\x18\x02 \x01(\v2\x1b.shardstream.v1.ClusterInfoR\acluster\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"Y\n" +
 	"\vSnapshotEnd\x12\x18\n" +
 	"\astreams\x18\x01 \x01(\x04R\astreams\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\x04R\x06shards\x12\x18\n" +

@@ -1,0 +1,99 @@
+package raftfsm
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
+)
+
+// Apply gives the state after a command and the command's result. It depends
+// on nothing but its arguments. A refused command changes nothing but the
+// index, the cluster's time included.
+//
+// The command must be one that DecodeCommand accepts; Apply panics on one
+// without a known op, since skipping it would let two nodes' states part.
+func (s *State) Apply(index uint64, c *pb.Command) (*State, *pb.CommandResult) {
+	d := newDraft(s, index, c.GetTimeMs())
+	res := d.apply(c)
+	res.Index = index
+	if res.GetError() != pb.ErrorKind_ERROR_KIND_NONE {
+		same := *s
+		same.index = index
+		return &same, res
+	}
+	return d.finish(), res
+}
+
+func (d *draft) apply(c *pb.Command) *pb.CommandResult {
+	if init := c.GetInitCluster(); init != nil {
+		return d.initCluster(init)
+	}
+	if d.cluster == nil {
+		return refuse(stream.Unavailable, "the cluster is not initialised yet")
+	}
+	switch op := c.GetOp().(type) {
+	case *pb.Command_RegisterBroker:
+		return d.registerBroker(op.RegisterBroker)
+	case *pb.Command_CreateStream:
+		return d.createStream(op.CreateStream)
+	case *pb.Command_ReplicasCreated:
+		return d.replicasCreated(op.ReplicasCreated)
+	case *pb.Command_ActivateStream:
+		return d.activateStream(op.ActivateStream)
+	case *pb.Command_DeleteStream:
+		return d.deleteStream(op.DeleteStream)
+	case *pb.Command_RemoveStream:
+		return d.removeStream(op.RemoveStream)
+	case *pb.Command_SetRetention:
+		return d.setRetention(op.SetRetention)
+	case *pb.Command_AddTags:
+		return d.addTags(op.AddTags)
+	case *pb.Command_RemoveTags:
+		return d.removeTags(op.RemoveTags)
+	case *pb.Command_MarkSuspect:
+		return d.markSuspect(op.MarkSuspect)
+	case *pb.Command_AcceptLoss:
+		return d.acceptLoss(op.AcceptLoss)
+	}
+	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
+}
+
+// DecodeCommand reads a raft entry. It fails with Kind Corrupt for bytes that
+// are no command, and for a command with an op or a field that this program
+// does not know: applying a part of it would let states part between versions.
+func DecodeCommand(data []byte) (*pb.Command, error) {
+	const op = "raftfsm.DecodeCommand"
+	c := new(pb.Command)
+	if err := proto.Unmarshal(data, c); err != nil {
+		return nil, stream.Errorf(stream.Corrupt, op, "%w", err)
+	}
+	m := c.ProtoReflect()
+	field := m.WhichOneof(m.Descriptor().Oneofs().ByName("op"))
+	if field == nil {
+		return nil, stream.Errorf(stream.Corrupt, op, "no op that this program knows")
+	}
+	if len(m.GetUnknown()) > 0 || len(m.Get(field).Message().GetUnknown()) > 0 {
+		return nil, stream.Errorf(stream.Corrupt, op, "%s has fields that this program does not know", field.Name())
+	}
+	return c, nil
+}
+
+// refuse makes the result of a command that the rules do not allow.
+func refuse(kind stream.Kind, format string, args ...any) *pb.CommandResult {
+	return &pb.CommandResult{Error: pb.ErrorKind(kind), Detail: fmt.Sprintf(format, args...)}
+}
+
+func wrongState(s *pb.Stream) *pb.CommandResult {
+	res := refuse(stream.WrongState, "stream %q is %s", s.GetName(), s.GetStatus())
+	res.Status = s.GetStatus()
+	res.StreamId = s.GetId()
+	return res
+}
+
+func figures(res *pb.CommandResult, current, limit uint64) *pb.CommandResult {
+	res.Current, res.Limit = current, limit
+	return res
+}

@@ -1,0 +1,418 @@
+package raftfsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
+)
+
+// Config says where a node keeps its raft state and how it runs.
+type Config struct {
+	Dir    string // raft's own directory; created if absent
+	NodeID string
+	DiskID string // UUID of the disk; its first 8 characters are part of the raft server's id (I18)
+
+	Bootstrap bool           // form a cluster of this node alone, if there is no raft state yet
+	LoneVoter bool           // this node is the only voter: elections can be immediate
+	Transport raft.Transport // nil: in memory, for a node without peers; closed by Close
+
+	Logger *slog.Logger // nil: none
+	// OnFatal is told, once, why the node cannot go on: a store that failed, or
+	// something that does not match its checksum, or a command that this program
+	// does not know. The process must end. It is called on one of raft's own
+	// goroutines and must not wait for the node.
+	OnFatal func(error)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate reports every mistake.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("no Dir"))
+	}
+	if c.NodeID == "" {
+		errs = append(errs, errors.New("no NodeID"))
+	}
+	if len(c.DiskID) < 8 {
+		errs = append(errs, fmt.Errorf("DiskID %q is shorter than 8 characters", c.DiskID))
+	}
+	if c.OnFatal == nil {
+		errs = append(errs, errors.New("no OnFatal"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return stream.Errorf(stream.Invalid, "raftfsm.Open", "%w", err)
+	}
+	return nil
+}
+
+const (
+	trailingLogs      = 1024
+	snapshotThreshold = 4096 // entries
+	maxProposals      = 256  // at once; more wait for their turn
+	notReady          = "raft leader is not ready yet"
+)
+
+// raftConfig sets the timers. With peers they stay at 1 s, since shorter ones
+// never settle when cores are starved. A lone voter has nobody to wait for.
+func (c Config) raftConfig(notify chan<- bool) *raft.Config {
+	r := raft.DefaultConfig()
+	r.LocalID = c.serverID()
+	r.NotifyCh = notify
+	r.Logger = newHclog(c.Logger, c.LoneVoter)
+	r.TrailingLogs, r.SnapshotThreshold = trailingLogs, snapshotThreshold
+	r.SnapshotInterval = 30 * time.Second
+	r.CommitTimeout = 20 * time.Millisecond
+	r.NoLegacyTelemetry = true
+	if c.LoneVoter {
+		r.HeartbeatTimeout, r.ElectionTimeout = 15*time.Millisecond, 15*time.Millisecond
+		r.LeaderLeaseTimeout = 15 * time.Millisecond
+	}
+	return r
+}
+
+// serverID names the node and its disk: a node whose disk was emptied is
+// another server, and cannot vote twice in one term (I18).
+func (c Config) serverID() raft.ServerID {
+	return raft.ServerID(c.NodeID + "/" + c.DiskID[:8])
+}
+
+// Node is a member of the metadata's raft cluster, with its copy of the state.
+type Node struct {
+	fsm   *fsm
+	raft  *raft.Raft
+	store *store
+	log   *slog.Logger
+
+	role      *latest[role]
+	reads     chan chan readResult // to readLoop
+	proposals chan struct{}        // one token per proposal under way
+	closing   sync.Mutex           // orders start and the closing of done
+	done      chan struct{}        // closed by Close
+	close     func() error         // once
+	wg        sync.WaitGroup
+}
+
+// role is what the node knows of the raft leadership.
+type role struct {
+	leading    bool   // this node leads
+	generation uint64 // counts its leaderships
+	ready      bool   // and its state holds all that was committed before it led
+	known      bool   // some node leads
+}
+
+// Open starts the node. It fails with Kind Corrupt if anything in the
+// directory does not match its checksum; nothing is changed then.
+func Open(cfg Config) (_ *Node, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	var once sync.Once
+	fatal := func(err error) {
+		once.Do(func() {
+			cfg.Logger.Error("raft cannot go on", "error", err)
+			cfg.OnFatal(err)
+		})
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	snaps, err := openSnapStore(filepath.Join(cfg.Dir, "snapshots"), fatal)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := openStore(cfg.Dir, fatal)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, logs.Close())
+		}
+	}()
+	if err := joinUp(logs, snaps); err != nil {
+		return nil, err
+	}
+	trans := cfg.Transport
+	if trans == nil {
+		_, trans = raft.NewInmemTransport(raft.ServerAddress(cfg.serverID()))
+	}
+	notify := make(chan bool)
+	conf := cfg.raftConfig(notify)
+	if cfg.Bootstrap {
+		if err := bootstrap(conf, logs, snaps, trans); err != nil {
+			return nil, err
+		}
+	}
+	n := &Node{
+		fsm: newFSM(fatal), store: logs, log: cfg.Logger,
+		role:      newLatest(role{}),
+		reads:     make(chan chan readResult, 128),
+		proposals: make(chan struct{}, maxProposals),
+		done:      make(chan struct{}),
+	}
+	n.close = sync.OnceValue(n.shutdown)
+	if n.raft, err = raft.NewRaft(conf, n.fsm, logs, logs, snaps, trans); err != nil {
+		return nil, err
+	}
+	n.wg.Go(func() { n.roleLoop(notify) })
+	n.wg.Go(n.readLoop)
+	return n, nil
+}
+
+// joinUp checks that the log begins where the newest snapshot ends, and drops
+// a log that the snapshot has overtaken.
+func joinUp(logs *store, snaps *snapStore) error {
+	list, err := snaps.List()
+	if err != nil {
+		return err
+	}
+	var snap uint64
+	if len(list) > 0 {
+		snap = list[0].Index
+	}
+	first, last, _ := logs.bounds()
+	if first > snap+1 {
+		return damaged(logs.path, "it begins at entry %d, but the newest snapshot ends at %d", first, snap)
+	}
+	if last > 0 && last < snap {
+		return logs.DeleteRange(first, last)
+	}
+	return nil
+}
+
+// bootstrap forms the cluster if the node has no raft state, and finishes a
+// bootstrap that a crash cut short behind its first write, that of the term.
+func bootstrap(conf *raft.Config, logs *store, snaps *snapStore, trans raft.Transport) error {
+	list, err := snaps.List()
+	if err != nil {
+		return err
+	}
+	_, last, _ := logs.bounds()
+	if last > 0 || len(list) > 0 {
+		return nil
+	}
+	term, err := logs.GetUint64([]byte(stableKeys[0]))
+	if err != nil {
+		return err
+	}
+	if term > 1 {
+		return damaged(logs.path, "it has no entry, but is in term %d", term)
+	}
+	if term == 1 {
+		if err := logs.SetUint64([]byte(stableKeys[0]), 0); err != nil {
+			return err
+		}
+	}
+	return raft.BootstrapCluster(conf, logs, logs, snaps, trans, raft.Configuration{
+		Servers: []raft.Server{{ID: conf.LocalID, Address: trans.LocalAddr()}},
+	})
+}
+
+// State gives the node's copy of the metadata, which may be behind the leader's.
+func (n *Node) State() *State {
+	s, _ := n.fsm.state.load()
+	return s
+}
+
+// Watch gives the state and a channel that closes when a newer one is there.
+func (n *Node) Watch() (*State, <-chan struct{}) { return n.fsm.state.load() }
+
+// IsLeader tells whether this node leads raft and its state holds all that was
+// committed before.
+func (n *Node) IsLeader() bool {
+	r, _ := n.role.load()
+	return r.leading && r.ready
+}
+
+// WaitLeader waits until a raft leader is known; if that is this node, until
+// its state holds all that was committed before. It fails with Kind Unavailable
+// if the context or the node ends first.
+func (n *Node) WaitLeader(ctx context.Context) error {
+	for {
+		r, changed := n.role.load()
+		if r.leading && r.ready || !r.leading && r.known {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return stream.Errorf(stream.Unavailable, "raftfsm.WaitLeader", "no raft leader: %w", context.Cause(ctx))
+		case <-n.done:
+			return errClosed("raftfsm.WaitLeader")
+		}
+	}
+}
+
+// roleLoop follows the leadership. It never waits for raft, since raft waits
+// for it.
+func (n *Node) roleLoop(notify <-chan bool) {
+	observed := make(chan raft.Observation, 1)
+	observer := raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	n.raft.RegisterObserver(observer)
+	defer n.raft.DeregisterObserver(observer)
+	known := func() bool {
+		addr, _ := n.raft.LeaderWithID()
+		return addr != ""
+	}
+	for {
+		select {
+		case leading := <-notify:
+			var generation uint64
+			n.role.update(func(r role) role {
+				r = role{leading: leading, generation: r.generation, known: known()}
+				if leading {
+					r.generation++
+				}
+				generation = r.generation
+				return r
+			})
+			if leading {
+				n.wg.Go(func() { n.becomeReady(generation) })
+			}
+		case <-observed:
+			n.role.update(func(r role) role {
+				r.known = known()
+				return r
+			})
+		case <-n.done:
+			return
+		}
+	}
+}
+
+// becomeReady waits until the state holds all that was committed before this
+// leadership.
+func (n *Node) becomeReady(generation uint64) {
+	barrier := n.raft.Barrier(0)
+	if err := barrier.Error(); err != nil {
+		return // the leadership is over, or the node
+	}
+	n.fsm.reached(barrier.(raft.IndexFuture).Index())
+	n.role.update(func(r role) role {
+		r.ready = r.ready || r.leading && r.generation == generation
+		return r
+	})
+}
+
+// Propose has a command applied by the cluster and gives its result; a refusal
+// by the rules is a result, not an error. It fails with Kind NotLeader or
+// Unavailable if the command was not applied and will not be, and with Kind
+// Timeout if that is unknown.
+func (n *Node) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	const op = "raftfsm.Propose"
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		return nil, stream.Errorf(stream.Invalid, op, "%w", err)
+	}
+	if _, err := DecodeCommand(data); err != nil {
+		return nil, stream.Errorf(stream.Invalid, op, "%w", err)
+	}
+	select {
+	case n.proposals <- struct{}{}:
+	case <-ctx.Done():
+		return nil, stream.Errorf(stream.Unavailable, op, "not proposed: %w", context.Cause(ctx))
+	case <-n.done:
+		return nil, errClosed(op)
+	}
+	wait := time.Duration(0)
+	if deadline, ok := ctx.Deadline(); ok {
+		// Raft takes 0 for no limit at all.
+		wait = max(time.Until(deadline), time.Nanosecond)
+	}
+	type answer struct {
+		result *pb.CommandResult
+		err    error
+	}
+	answered := make(chan answer, 1)
+	// Raft's futures cannot be given up, so a goroutine stays with this one.
+	if !n.start(func() {
+		defer func() { <-n.proposals }()
+		future := n.raft.Apply(data, wait)
+		if err := future.Error(); err != nil {
+			answered <- answer{err: applyError(op, err)}
+			return
+		}
+		switch r := future.Response().(type) {
+		case *pb.CommandResult:
+			answered <- answer{result: r}
+		case error:
+			answered <- answer{err: stream.Errorf(stream.Internal, op, "%w", r)}
+		default:
+			answered <- answer{err: stream.Errorf(stream.Internal, op, "raft answered with %T", r)}
+		}
+	}) {
+		<-n.proposals
+		return nil, errClosed(op)
+	}
+	select {
+	case a := <-answered:
+		return a.result, a.err
+	case <-ctx.Done():
+		return nil, stream.Errorf(stream.Timeout, op, "the outcome is unknown: %w", context.Cause(ctx))
+	}
+}
+
+// start runs f on a goroutine that Close waits for; false if the node is closed.
+func (n *Node) start(f func()) bool {
+	n.closing.Lock()
+	defer n.closing.Unlock()
+	select {
+	case <-n.done:
+		return false
+	default:
+		n.wg.Go(f)
+		return true
+	}
+}
+
+// applyError gives raft's errors their kinds. Those of an entry that may have
+// reached another node's log leave the outcome open.
+func applyError(op string, err error) error {
+	kind := stream.Timeout
+	switch {
+	case errors.Is(err, raft.ErrNotLeader):
+		kind = stream.NotLeader
+	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		kind = stream.Unavailable
+	}
+	return stream.Errorf(kind, op, "%w", err)
+}
+
+func errClosed(op string) error {
+	return stream.Errorf(stream.Unavailable, op, "the raft node is closed")
+}
+
+// Close stops the node and waits for all of its goroutines. Proposals under
+// way fail; their outcome is unknown.
+func (n *Node) Close() error { return n.close() }
+
+func (n *Node) shutdown() error {
+	n.closing.Lock()
+	close(n.done)
+	n.closing.Unlock()
+	err := n.raft.Shutdown().Error()
+	n.wg.Wait()
+	return errors.Join(err, n.store.Close())
+}

@@ -3,6 +3,26 @@ package kinesis
 // What could not be established about the service, and what we do there. Each
 // is one line to change when somebody knows better.
 
+// Of bodies.
+//
+//   - JSON is read strictly (RFC 8259): text that is not UTF-8, an escaped
+//     surrogate without its partner, anything behind the object, and nesting
+//     deeper than maxDepth make a body malformed.
+//   - A null element of a list counts as an element without members, or as an
+//     empty string; a null value of a map takes its key away.
+//   - Of two members of the wrong type the first in the body is reported.
+//   - Lengths of strings are counted in characters (code points).
+//   - CBOR: map keys must be text; a text string is no blob, a byte string no
+//     string; a time is a tagged integer and nothing else.
+//   - Violations across members whose order is not known come in the model's
+//     order; the entries of a printed map are sorted by key.
+
+// classOfBytes and classOfTimes name the types that only CBOR has in type errors.
+const (
+	classOfBytes = "java.nio.HeapByteBuffer"
+	classOfTimes = "java.util.Date"
+)
+
 // Texts and classes.
 
 // classOfShardCountErrors: InvalidArgumentException or ValidationException.

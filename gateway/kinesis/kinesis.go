@@ -82,12 +82,7 @@ func Decode(op Op, f Format, body []byte) (in any, err *Error) {
 		return nil, UnknownOperation()
 	}
 	v := reflect.New(o.input.goType)
-	if f == CBOR {
-		err = decodeCBOR(o.input, body, v.Elem())
-	} else {
-		err = decodeJSON(o.input, body, v.Elem())
-	}
-	if err != nil {
+	if err := decode(o.input, f, body, v.Elem()); err != nil {
 		return nil, err
 	}
 	return v.Interface(), nil
@@ -111,7 +106,7 @@ func AppendOutput(dst []byte, f Format, out any) []byte {
 		v = v.Elem()
 	}
 	if f == CBOR {
-		return appendCBORStruct(dst, shapeOf(v.Type()), v)
+		return appendCBORValue(dst, shapeOf(v.Type()), v)
 	}
-	return appendJSONStruct(dst, shapeOf(v.Type()), v)
+	return appendJSONValue(dst, shapeOf(v.Type()), v)
 }

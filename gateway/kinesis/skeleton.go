@@ -1,17 +1,7 @@
 package kinesis
 
-import "reflect"
 
-const cborMap = 5
 
-func decodeCBOR(s *shape, body []byte, v reflect.Value) *Error      { return MalformedBody() }
-func decodeJSON(s *shape, body []byte, v reflect.Value) *Error      { return MalformedBody() }
-func validate(s *shape, v reflect.Value) *Error                     { return nil }
-func appendCBORStruct(dst []byte, s *shape, v reflect.Value) []byte { return dst }
-func appendJSONStruct(dst []byte, s *shape, v reflect.Value) []byte { return dst }
-func appendCBORHead(dst []byte, major byte, n uint64) []byte        { return dst }
-func appendCBORString(dst []byte, s string) []byte                  { return dst }
-func appendJSONString(dst []byte, s string) []byte                  { return dst }
 
 // ScanPutRecords reads a PutRecords body.
 func (s *PutScan) ScanPutRecords(f Format, body []byte) bool { return false }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"shardstream/cmd/shardstream/internal/benchclient"
@@ -123,21 +124,21 @@ type shardCursor struct {
 	target   *benchclient.Target
 	conn     *benchclient.Conn
 	limit    int
-	iterator string // "" at the end of a closed shard
+	iterator string // as it stands in JSON, escapes and all; "" at the end of a closed shard
 }
 
 // cursor begins to read a shard at TRIM_HORIZON or LATEST.
 func (s *benchStream) cursor(ctx context.Context, conn *benchclient.Conn, shard, from string, limit int) (*shardCursor, error) {
-	var out struct{ ShardIterator string }
+	var out struct{ ShardIterator json.RawMessage }
 	err := call(ctx, s.target, conn, "GetShardIterator",
 		map[string]any{"StreamName": s.name, "ShardId": shard, "ShardIteratorType": from}, &out)
-	return &shardCursor{s.target, conn, limit, out.ShardIterator}, err
+	return &shardCursor{s.target, conn, limit, strings.Trim(string(out.ShardIterator), `"`)}, err
 }
 
 // next gets the next records, which are valid until the next call on the
 // connection. caughtUp is true when there is nothing behind them for now.
 func (c *shardCursor) next(ctx context.Context, yield func(benchclient.Got)) (n int, caughtUp bool, err error) {
-	body := fmt.Appendf(nil, `{"ShardIterator":%q,"Limit":%d}`, c.iterator, c.limit)
+	body := fmt.Appendf(nil, `{"ShardIterator":"%s","Limit":%d}`, c.iterator, c.limit)
 	status, answer, err := c.conn.Do(ctx, c.target.NewRequest("GetRecords", body))
 	if err != nil {
 		return 0, false, err

@@ -21,7 +21,8 @@ import (
 //	cluster:
 //	  recover: {broker: "10.0.0.1:7070"}
 //
-// The order is flag over environment over file: kong asks resolvers before it
+// A flag without an environment variable (--yes) is no setting, and not taken
+// from the file either. The order is flag over environment over file: kong asks resolvers before it
 // looks whether the value came from the environment, so this one stands back
 // for a flag whose variable is set.
 type configFile struct {
@@ -41,7 +42,7 @@ func (f *configFile) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (
 		f.loaded = true
 		f.values, f.err = readConfig(ctx)
 	}
-	if f.err != nil || flag.Name == "config" {
+	if f.err != nil || !isSetting(flag) {
 		return nil, nil
 	}
 	for _, name := range flag.Envs {
@@ -156,6 +157,8 @@ func hasFlagBelow(n *kong.Node, name string) bool {
 }
 
 func hasOwnFlag(n *kong.Node, name string) bool {
-	return name != "help" && name != "config" &&
-		slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == name })
+	return slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == name && isSetting(f) })
 }
+
+// isSetting reports whether the file may hold the flag.
+func isSetting(f *kong.Flag) bool { return f.Name != "config" && len(f.Envs) > 0 }

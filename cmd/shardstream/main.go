@@ -39,6 +39,7 @@ type cli struct {
 	Put     putCmd     `cmd:"" help:"Put lines from stdin into a stream."`
 	Tail    tailCmd    `cmd:"" help:"Print a stream's records as they come."`
 	Bench   benchCmd   `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`
+	Cluster clusterCmd `cmd:"" help:"Operate a running broker."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

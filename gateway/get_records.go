@@ -1,0 +1,172 @@
+package gateway
+
+import (
+	"context"
+
+	"shardstream/gateway/kinesis"
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
+)
+
+// Behaviour: GetRecords gives the records from the iterator's position on, up to
+// Limit (10,000) and 10 MiB, and at least one if there is any.
+//
+//   - NextShardIterator stands behind the last record given, and is new also when
+//     there is none. It is left out when the shard is closed and everything in it
+//     has been given; ChildShards is there then, and only then. The last records
+//     and the end may come in one answer.
+//   - MillisBehindLatest is 0 at the tip, else how far behind now the last record
+//     given is.
+//   - An iterator may be used more than once, and may stand in double quotes.
+//   - A position that is no longer there moves to the oldest record. One above
+//     the leader's high watermark gets an empty answer and stays.
+
+const (
+	maxReadRecords = 10_000
+	maxReadBytes   = 10 << 20
+)
+
+func getRecords(c *call) *kinesis.Error {
+	in, failure := decode[kinesis.GetRecordsInput](c)
+	if failure != nil {
+		return failure
+	}
+	m, failure := c.cached()
+	if failure != nil {
+		return failure
+	}
+	i, failure := c.openIterator(m, *in.ShardIterator)
+	if failure != nil {
+		return failure
+	}
+	if in.StreamARN != nil {
+		a, ok := parseARN(*in.StreamARN)
+		if !ok || a.name != i.name || a.account != m.cluster.AccountId {
+			return kinesis.IteratorOfOtherStream()
+		}
+	}
+	t, failure := c.iteratorTarget(m, i)
+	if failure != nil {
+		return failure
+	}
+	limit := maxReadRecords
+	if in.Limit != nil {
+		limit = int(*in.Limit)
+	}
+	return c.read(t, i, limit)
+}
+
+// iteratorTarget finds the shard of an iterator, by the stream's number: a
+// re-created namesake is another stream.
+func (c *call) iteratorTarget(m *metadata, i iterator) (readTarget, *kinesis.Error) {
+	t := readTarget{m: m, v: m.byID[uint64(i.shard.Stream)], account: m.cluster.AccountId}
+	if t.v != nil {
+		t.s = t.v.shard(i.shard.Number)
+	}
+	if t.s == nil || !isListed(t.v, t.s, c.g.cfg.Now().UnixMilli()) {
+		return t, kinesis.ShardDoesNotExist(stream.ShardName(i.shard.Number), i.name, t.account)
+	}
+	return t, nil
+}
+
+// read reads from the shard's leader and writes the answer.
+func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
+	request := &pb.ReadRequest{
+		Shard:  &pb.ShardRef{StreamId: t.v.Id, Shard: t.s.Number},
+		Offset: uint64(i.offset), MaxRecords: uint32(limit), MaxBytes: maxReadBytes,
+	}
+	var response *pb.ReadResponse
+	err := c.atLeader(t.id(), func(ctx context.Context, data pb.DataClient) (pb.ErrorKind, string, error) {
+		r, err := data.Read(ctx, request)
+		response = r
+		return r.GetError(), r.GetDetail(), err
+	})
+	if err != nil {
+		return c.fail(err, t.subject())
+	}
+	run, err := choose(response.Batches, i.offset, limit)
+	if err != nil {
+		return c.fail(err, t.subject())
+	}
+	next := max(i.offset, stream.Offset(response.LogStart))
+	if run.records > 0 {
+		next = run.to
+	}
+	answer := kinesis.GetRecordsAnswer{
+		RecordRun: kinesis.RecordRun{
+			Shard: t.s.Number, Created: createdSecond(t.s), Batches: run.batches, From: run.from, To: run.to,
+		},
+		MillisBehindLatest: c.millisBehind(run, next, response),
+	}
+	if t.s.State == pb.ShardState_SHARD_STATE_CLOSED && next >= stream.Offset(t.s.FinalOffset) {
+		answer.ChildShards = childShards(t.v, t.s.Number)
+	}
+	if answer.ChildShards == nil {
+		text, failure := c.sealIterator(t.m, iterator{shard: i.shard, offset: next, name: i.name})
+		if failure != nil {
+			return failure
+		}
+		answer.NextShardIterator = text
+	}
+	// Base64 and the members' names around each record.
+	if failure := c.reserve(run.bytes*4/3 + run.records*256 + 1024); failure != nil {
+		return failure
+	}
+	c.out = kinesis.AppendGetRecordsOutput(c.out[:0], c.format, &answer)
+	t.v.metrics.outRecords.Add(float64(run.records))
+	t.v.metrics.outBytes.Add(float64(run.bytes))
+	t.v.metrics.age.Set(float64(answer.MillisBehindLatest) / 1000)
+	return nil
+}
+
+// readRun is the part of what was read that an answer gives.
+type readRun struct {
+	batches  []stream.Batch
+	from, to stream.Offset // of the records given
+	records  int
+	bytes    int   // of data and partition keys
+	arrival  int64 // of the last record given, Unix ms
+}
+
+// choose checks the batches and takes the records from offset on, up to limit
+// records and maxReadBytes, at least one if there is any. A batch that does not
+// hold what its checksum says is never served (I14).
+func choose(batches [][]byte, offset stream.Offset, limit int) (readRun, error) {
+	run := readRun{from: offset, to: offset, batches: make([]stream.Batch, 0, len(batches))}
+	for _, raw := range batches {
+		b, err := stream.CheckBatch(raw)
+		if err != nil {
+			return run, err
+		}
+		if b.End() <= offset {
+			continue
+		}
+		run.batches = append(run.batches, b)
+		for o, r := range b.Records() {
+			if o < offset {
+				continue
+			}
+			size := len(r.Data) + len(r.PartitionKey)
+			if run.records == limit || run.records > 0 && run.bytes+size > maxReadBytes {
+				return run, nil
+			}
+			run.records++
+			run.bytes += size
+			run.to = o + 1
+			run.arrival = b.Arrival()
+		}
+	}
+	return run, nil
+}
+
+// millisBehind says how far the position behind an answer is behind now.
+func (c *call) millisBehind(run readRun, next stream.Offset, r *pb.ReadResponse) int64 {
+	if next >= stream.Offset(r.HighWatermark) {
+		return 0
+	}
+	at := run.arrival
+	if run.records == 0 {
+		at = r.LastArrivalMs
+	}
+	return max(1, c.g.cfg.Now().UnixMilli()-at)
+}

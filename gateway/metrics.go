@@ -1,0 +1,152 @@
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shardstream/gateway/kinesis"
+)
+
+// The metrics of the gateway. Labels are bounded: operations are the 39 of the
+// API and "none", codes those of the API, and streams only such as exist.
+var (
+	descRequests    = opts("requests_total", "Requests by operation and by the error code of the answer (\"ok\" for none).")
+	descSeconds     = opts("request_seconds", "Time from a request's header to its answer, by operation.")
+	descInRecords   = opts("incoming_records_total", "Records stored by puts, by stream.")
+	descInBytes     = opts("incoming_bytes_total", "Bytes of data and partition keys stored by puts, by stream.")
+	descOutRecords  = opts("outgoing_records_total", "Records given to readers, by stream.")
+	descOutBytes    = opts("outgoing_bytes_total", "Bytes of data and partition keys given to readers, by stream.")
+	descAge         = opts("iterator_age_seconds", "How far behind now the latest read of a stream ended, 0 at the tip.")
+	descThrottled   = opts("throttled_total", "Requests and records refused for throughput, by operation.")
+	descFailed      = opts("put_record_failures_total", "Records of puts that were not stored, by error code.")
+	descRetries     = opts("retries_total", "Calls of brokers repeated inside a request, by reason.")
+	descWatchBreaks = opts("metadata_watch_breaks_total", "Times that the metadata watch broke or fell silent.")
+	descInFlight    = opts("body_bytes_in_flight", "Bytes set aside for bodies of requests and answers.")
+	descConnections = opts("connections", "Open client connections.")
+)
+
+func opts(name, help string) prometheus.Opts {
+	return prometheus.Opts{Namespace: "shardstream", Subsystem: "gateway", Name: name, Help: help}
+}
+
+type metrics struct {
+	registerer prometheus.Registerer
+	all        []prometheus.Collector
+
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	inRecords   *prometheus.CounterVec
+	inBytes     *prometheus.CounterVec
+	outRecords  *prometheus.CounterVec
+	outBytes    *prometheus.CounterVec
+	age         *prometheus.GaugeVec
+	throttled   *prometheus.CounterVec
+	failed      *prometheus.CounterVec
+	retries     *prometheus.CounterVec
+	watchBreaks prometheus.Counter
+	connections prometheus.Gauge
+
+	mu      sync.Mutex
+	streams map[string]*streamMetrics // guarded by mu
+}
+
+// streamMetrics are the metrics of one stream, resolved once.
+type streamMetrics struct {
+	inRecords, inBytes, outRecords, outBytes prometheus.Counter
+	age                                      prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
+	counter := func(o prometheus.Opts, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts(o), labels)
+	}
+	m := &metrics{
+		registerer: r,
+		requests:   counter(descRequests, "operation", "code"),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: descSeconds.Namespace, Subsystem: descSeconds.Subsystem, Name: descSeconds.Name, Help: descSeconds.Help,
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
+		}, []string{"operation"}),
+		inRecords:   counter(descInRecords, "stream"),
+		inBytes:     counter(descInBytes, "stream"),
+		outRecords:  counter(descOutRecords, "stream"),
+		outBytes:    counter(descOutBytes, "stream"),
+		age:         prometheus.NewGaugeVec(prometheus.GaugeOpts(descAge), []string{"stream"}),
+		throttled:   counter(descThrottled, "operation"),
+		failed:      counter(descFailed, "code"),
+		retries:     counter(descRetries, "reason"),
+		watchBreaks: prometheus.NewCounter(prometheus.CounterOpts(descWatchBreaks)),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts(descConnections)),
+		streams:     make(map[string]*streamMetrics),
+	}
+	m.all = []prometheus.Collector{
+		m.requests, m.seconds, m.inRecords, m.inBytes, m.outRecords, m.outBytes, m.age,
+		m.throttled, m.failed, m.retries, m.watchBreaks, m.connections,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts(descInFlight), func() float64 { return float64(b.inUse()) }),
+	}
+	if r == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range m.all {
+		errs = append(errs, r.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.registerer.Unregister(c)
+	}
+}
+
+// ofStream gives the metrics of a stream that exists.
+func (m *metrics) ofStream(name string) *streamMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.streams[name]
+	if s == nil {
+		s = &streamMetrics{
+			inRecords: m.inRecords.WithLabelValues(name), inBytes: m.inBytes.WithLabelValues(name),
+			outRecords: m.outRecords.WithLabelValues(name), outBytes: m.outBytes.WithLabelValues(name),
+			age: m.age.WithLabelValues(name),
+		}
+		m.streams[name] = s
+	}
+	return s
+}
+
+// forgetStreams drops the series of streams that are gone.
+func (m *metrics) forgetStreams(before, after map[string]*streamView) {
+	for name := range before {
+		if _, there := after[name]; there {
+			continue
+		}
+		m.mu.Lock()
+		delete(m.streams, name)
+		m.mu.Unlock()
+		m.inRecords.DeleteLabelValues(name)
+		m.inBytes.DeleteLabelValues(name)
+		m.outRecords.DeleteLabelValues(name)
+		m.outBytes.DeleteLabelValues(name)
+		m.age.DeleteLabelValues(name)
+	}
+}
+
+// observe counts an answer.
+func (m *metrics) observe(operation, code string, started time.Time) {
+	m.requests.WithLabelValues(operation, code).Inc()
+	m.seconds.WithLabelValues(operation).Observe(time.Since(started).Seconds())
+	if code == kinesis.CodeProvisionedThroughputExceeded {
+		m.throttled.WithLabelValues(operation).Inc()
+	}
+}

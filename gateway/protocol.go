@@ -1,0 +1,404 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"shardstream/gateway/kinesis"
+	"shardstream/stream"
+)
+
+// What stands between HTTP and an operation: headers, the order of the checks,
+// and the answers to requests that are no Kinesis calls.
+//
+// Behaviour: CORS, method, body and content type, parse, operation, (later:
+// signature), types, constraints, semantics, in this order. Parsing and the
+// look at the operation come before any authentication.
+
+const (
+	contentTypePlainJSON = "application/json"
+	defaultRegion        = "us-east-1"
+
+	exposedHeaders = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date"
+	preflightAge   = "172800"
+
+	xmlAccessDenied = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n"
+	xmlMissingToken = "<MissingAuthenticationTokenException>\n  <Message>Missing Authentication Token</Message>\n</MissingAuthenticationTokenException>\n"
+	xmlUnknown      = "<UnknownOperationException/>\n"
+
+	coralSerialization = `{"Output":{"__type":"com.amazon.coral.service#SerializationException"},"Version":"1.0"}`
+	coralUnknown       = `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`
+)
+
+// call is one call of an operation.
+type call struct {
+	g      *Gateway
+	ctx    context.Context
+	op     kinesis.Op
+	format kinesis.Format
+	body   []byte
+	header http.Header
+	id     [16]byte // request id; puts carry it to the brokers
+	region string   // of the credential scope
+
+	out []byte // the answer's body; starts empty, may be replaced
+	// held is what the answer takes of the budget.
+	held int64
+}
+
+// reply is an answer as HTTP has it.
+type reply struct {
+	status      int
+	contentType string // "" for none
+	body        []byte
+}
+
+func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	id := newRequestID()
+	h := w.Header()
+	setIDs(h, id)
+	setCORS(h, r)
+
+	if r.Method == http.MethodOptions && r.Header.Get("Origin") != "" {
+		servePreflight(h, r)
+		g.finish(w, r, reply{status: http.StatusOK})
+		return
+	}
+	if r.Method != http.MethodPost {
+		text := xmlMissingToken
+		if isSigned(r) {
+			text = xmlAccessDenied
+		}
+		g.finish(w, r, reply{status: http.StatusForbidden, body: []byte(text)})
+		g.metrics.observe("none", "BadMethod", started)
+		return
+	}
+
+	var b body
+	defer g.releaseBody(&b)
+	waitCtx, cancelWait := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
+	err := g.readBody(waitCtx, w, r, &b)
+	cancelWait()
+	if err != nil {
+		g.refuseBody(w, r, err, started)
+		return
+	}
+
+	t := parseTarget(r.Header.Get("X-Amz-Target"))
+	format, answer := sortOut(r.Header.Get("Content-Type"), t, b.bytes)
+	if answer.status != 0 {
+		g.finish(w, r, answer)
+		g.metrics.observe(t.label(), "BadRequest", started)
+		return
+	}
+
+	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
+	defer cancel()
+	c := &call{
+		g: g, ctx: ctx, op: t.op, format: format, body: b.bytes, header: r.Header,
+		id: id, region: regionOf(r), out: getBuffer(0),
+	}
+	defer c.release()
+	failure := c.run()
+	code := "ok"
+	answer = reply{status: http.StatusOK, contentType: format.ContentType()}
+	if failure != nil {
+		code = failure.Code
+		answer.status = failure.Status
+		c.out = failure.AppendBody(c.out[:0], format)
+	}
+	answer.body = c.out
+	// Seen before it is written: a slow reader is not a slow operation.
+	g.metrics.observe(string(t.op), code, started)
+	g.finish(w, r, answer)
+}
+
+// run runs the operation. A panic in it is a fault of this one request.
+func (c *call) run() (failure *kinesis.Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.g.log.Error("panic in an operation", "operation", c.op, "request", c.requestID(), "panic", p, "stack", string(debug.Stack()))
+			failure = kinesis.InternalFailure()
+		}
+	}()
+	return served[c.op](c)
+}
+
+func (c *call) requestID() string { return formatID(c.id) }
+
+func (c *call) release() {
+	putBuffer(c.out)
+	c.out = nil
+	c.g.budget.release(c.held)
+	c.held = 0
+}
+
+// reserve makes room for an answer of about n bytes, which large answers ask
+// for before they are built.
+func (c *call) reserve(n int) *kinesis.Error {
+	if n <= cap(c.out) {
+		return nil
+	}
+	b := getBuffer(n)
+	need := min(int64(cap(b)), c.g.budget.size)
+	if err := c.g.budget.acquire(c.ctx, need); err != nil {
+		putBuffer(b)
+		return c.fail(err, subject{})
+	}
+	c.held += need
+	putBuffer(c.out)
+	c.out = b
+	return nil
+}
+
+// refuseBody answers a request whose body could not be read.
+func (g *Gateway) refuseBody(w http.ResponseWriter, r *http.Request, err error, started time.Time) {
+	code := "BodyFailed"
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		// As AWS: no body, no request id, no length.
+		code = "BodyTooLarge"
+		h := w.Header()
+		for name := range h {
+			h.Del(name)
+			delete(h, name)
+		}
+		h["Content-Type"] = nil
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_ = http.NewResponseController(w).Flush() // makes it chunked
+	case errors.Is(err, stream.Throttled):
+		code = kinesis.CodeServiceUnavailable
+		format := formatOf(mediaType(r.Header.Get("Content-Type")))
+		e := busy()
+		w.Header().Set("Connection", "close")
+		g.finish(w, r, reply{e.Status, format.ContentType(), e.AppendBody(nil, format)})
+	default:
+		// Too slow or broken off: there is nobody to tell.
+		g.metrics.observe("none", code, started)
+		panic(http.ErrAbortHandler)
+	}
+	g.metrics.observe("none", code, started)
+}
+
+// finish writes an answer. The time it may take grows with its length, so that
+// a reader who takes nothing in is cut off.
+func (g *Gateway) finish(w http.ResponseWriter, r *http.Request, a reply) {
+	h := w.Header()
+	if a.contentType == "" {
+		h["Content-Type"] = nil // keeps net/http from guessing one
+	} else {
+		h["Content-Type"] = []string{a.contentType}
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(a.body))}
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(g.newPace().deadline(len(a.body)))
+	w.WriteHeader(a.status)
+	_, err := w.Write(a.body)
+	if r.ProtoMajor < 2 {
+		// The rest is written within the deadline, which ends with this
+		// answer; an HTTP/2 stream's ends with the stream.
+		if err == nil {
+			err = rc.Flush()
+		}
+		_ = rc.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
+		g.log.Debug("answer not taken", "error", err)
+	}
+}
+
+// sortOut judges what a request is before it is looked into: its format, or the
+// answer to one that is no call. An answer with status 0 means: go on.
+func sortOut(contentType string, t target, b []byte) (kinesis.Format, reply) {
+	contentType = mediaType(contentType)
+	if len(b) == 0 {
+		// In CBOR, unless the request speaks the JSON of AWS.
+		f := kinesis.CBOR
+		if contentType == kinesis.JSON.ContentType() {
+			f = kinesis.JSON
+		}
+		e := kinesis.UnknownOperation()
+		if t.known {
+			e = kinesis.MalformedBody()
+		}
+		return f, errorReply(e, f)
+	}
+	switch contentType {
+	case kinesis.JSON.ContentType(), kinesis.CBOR.ContentType():
+	case contentTypePlainJSON:
+		if !isObject(kinesis.JSON, b) {
+			return 0, reply{http.StatusBadRequest, contentTypePlainJSON, []byte(coralSerialization)}
+		}
+		return 0, reply{http.StatusNotFound, contentTypePlainJSON, []byte(coralUnknown)}
+	default:
+		if t.service == "" || t.operation == "" {
+			return 0, reply{status: http.StatusForbidden, body: []byte(xmlAccessDenied)}
+		}
+		return 0, reply{status: http.StatusNotFound, body: []byte(xmlUnknown)}
+	}
+	f := formatOf(contentType)
+	if t.known && served[t.op] != nil {
+		return f, reply{} // the operation's own decoder judges the body
+	}
+	if !isObject(f, b) {
+		return f, errorReply(kinesis.MalformedBody(), f)
+	}
+	return f, errorReply(kinesis.UnknownOperation(), f)
+}
+
+func errorReply(e *kinesis.Error, f kinesis.Format) reply {
+	return reply{e.Status, f.ContentType(), e.AppendBody(nil, f)}
+}
+
+// isObject reports whether a body is a well-formed object: an operation without
+// members takes any.
+func isObject(f kinesis.Format, b []byte) bool {
+	_, err := kinesis.Decode(kinesis.DescribeLimits, f, b)
+	return err == nil
+}
+
+// mediaType gives a Content-Type without its parameters.
+func mediaType(s string) string {
+	s, _, _ = strings.Cut(s, ";")
+	return strings.TrimSpace(s)
+}
+
+func formatOf(contentType string) kinesis.Format {
+	if contentType == kinesis.CBOR.ContentType() {
+		return kinesis.CBOR
+	}
+	return kinesis.JSON
+}
+
+// target is the X-Amz-Target header, split at the first dot.
+type target struct {
+	service, operation string
+	op                 kinesis.Op
+	known              bool // service and operation are of this API
+}
+
+func parseTarget(s string) target {
+	var t target
+	t.service, t.operation, _ = strings.Cut(s, ".")
+	if t.service == kinesis.TargetPrefix {
+		t.op, t.known = kinesis.LookupOp(t.operation)
+	}
+	return t
+}
+
+// label is the operation for metrics, of a bounded set.
+func (t target) label() string {
+	if t.known {
+		return string(t.op)
+	}
+	return "none"
+}
+
+// isSigned reports whether a request claims to be signed.
+func isSigned(r *http.Request) bool {
+	return r.Header.Get("Authorization") != "" || r.URL.Query().Has("X-Amz-Algorithm")
+}
+
+// regionOf gives the region of a request's credential scope,
+// KEY/DATE/REGION/SERVICE/aws4_request.
+func regionOf(r *http.Request) string {
+	_, scope, ok := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	if ok {
+		scope, _, _ = strings.Cut(scope, ",")
+	} else if r.URL.RawQuery != "" {
+		scope = r.URL.Query().Get("X-Amz-Credential")
+	}
+	parts := strings.SplitN(strings.TrimSpace(scope), "/", 4)
+	if len(parts) < 4 || !isRegion(parts[2]) {
+		return defaultRegion
+	}
+	return parts[2]
+}
+
+func isRegion(s string) bool {
+	if s == "" || len(s) > 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// newRequestID gives a random UUID. The generator is seeded by the system for
+// every process, so that ids of different gateways never meet.
+func newRequestID() (id [16]byte) {
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// formatID gives an id in the form 8-4-4-4-12.
+func formatID(id [16]byte) string {
+	var s [36]byte
+	hex.Encode(s[0:8], id[0:4])
+	hex.Encode(s[9:13], id[4:6])
+	hex.Encode(s[14:18], id[6:8])
+	hex.Encode(s[19:23], id[8:10])
+	hex.Encode(s[24:], id[10:])
+	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
+	return string(s[:])
+}
+
+// parseID reads an id in the form 8-4-4-4-12, any case.
+func parseID(s string) (id [16]byte, ok bool) {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return id, false
+	}
+	digits := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return [16]byte{}, false
+	}
+	return id, true
+}
+
+// setIDs sets the two ids that every answer carries, in AWS's spelling.
+func setIDs(h http.Header, id [16]byte) {
+	var extended [72]byte
+	for i := 0; i < len(extended); i += 8 {
+		binary.LittleEndian.PutUint64(extended[i:], rand.Uint64())
+	}
+	h["x-amzn-RequestId"] = []string{formatID(id)}
+	h["x-amz-id-2"] = []string{base64.StdEncoding.EncodeToString(extended[:])}
+}
+
+func setCORS(h http.Header, r *http.Request) {
+	if r.Header.Get("Origin") == "" {
+		return
+	}
+	h.Set("Access-Control-Allow-Origin", "*")
+	if r.Method != http.MethodOptions {
+		h.Set("Access-Control-Expose-Headers", exposedHeaders)
+	}
+}
+
+// servePreflight sets the headers that answer a browser's question.
+func servePreflight(h http.Header, r *http.Request) {
+	delete(h, "x-amz-id-2")
+	if v := r.Header.Get("Access-Control-Request-Headers"); v != "" {
+		h.Set("Access-Control-Allow-Headers", v)
+	}
+	if v := r.Header.Get("Access-Control-Request-Method"); v != "" {
+		h.Set("Access-Control-Allow-Methods", v)
+	}
+	h.Set("Access-Control-Max-Age", preflightAge)
+}

@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"shardstream/gateway/kinesis"
+	"shardstream/stream"
+)
+
+// Behaviour: PutRecord stores one record as PutRecords does, and answers a
+// failure as an error of the whole request.
+//
+// SequenceNumberForOrdering asks for a number greater than the given one. Within
+// a shard every new number is greater than all before it, so that it only has to
+// be checked: any number that can be read and does not come from the future is
+// fine, also one of another shard.
+
+func putRecord(c *call) *kinesis.Error {
+	p := puts.Get().(*put)
+	defer p.recycle()
+	if p.scan.ScanPutRecord(c.format, c.body) {
+		p.fromScan()
+		done, failure := c.putOne(p, p.scan.StreamName, p.scan.StreamARN, p.scan.SequenceNumberForOrdering)
+		if done {
+			return nil
+		}
+		if failure != nil {
+			return exactFailure[kinesis.PutRecordInput](c, failure)
+		}
+	}
+	in, failure := decode[kinesis.PutRecordInput](c)
+	if failure != nil {
+		return failure
+	}
+	p.records = p.records[:0]
+	p.add(*in.PartitionKey, in.ExplicitHashKey, in.Data)
+	_, failure = c.putOne(p, deref(in.StreamName), deref(in.StreamARN), deref(in.SequenceNumberForOrdering))
+	return failure
+}
+
+// putOne stores the record and writes the answer. done is false, with nothing
+// stored, if the scanned data cannot be decoded.
+func (c *call) putOne(p *put, name, arn, ordering string) (done bool, failure *kinesis.Error) {
+	a, failure := addressOf(name, arn)
+	if failure != nil {
+		return false, failure
+	}
+	m, v, account, failure := c.putTarget(a)
+	if failure != nil {
+		return false, failure
+	}
+	if ordering != "" {
+		n, err := stream.ParseSequence(ordering)
+		if err != nil || n.Arrival > c.g.cfg.Now().Unix() {
+			return false, kinesis.InvalidOrderingSequence(ordering, v.Name, account)
+		}
+	}
+	if failure := p.prepare(v); failure != nil {
+		return false, failure
+	}
+	if err := c.store(p, m, v, account); err != nil {
+		return false, nil
+	}
+	if p.failed > 0 {
+		return false, p.failure
+	}
+	c.out = kinesis.AppendPutRecordOutput(c.out[:0], c.format, p.results[0].Sequence, "")
+	return true, nil
+}

@@ -1,0 +1,333 @@
+package raftfsm
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
+)
+
+// drawCommand makes a command that often fits the state and sometimes doesn't.
+func drawCommand(t *rapid.T, s *State) *pb.Command {
+	node := rapid.SampledFrom([]string{"a", "b", "c"})
+	name := rapid.SampledFrom([]string{"s", "t", "u", "v"})
+	id := rapid.Custom(func(t *rapid.T) uint64 {
+		if st := s.StreamByName(name.Draw(t, "name")); st != nil {
+			return st.GetId()
+		}
+		return rapid.Uint64Range(0, 9).Draw(t, "id")
+	})
+	refs := func(node string) []*pb.ReplicaRef {
+		w := &world{s: s}
+		all := w.refs(id.Draw(t, "of"), node)
+		keep := rapid.IntRange(0, len(all)).Draw(t, "keep")
+		return all[:keep]
+	}
+	incarnation := func(node string) uint64 {
+		if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
+			return 0
+		}
+		return s.Broker(node).GetIncarnation()
+	}
+	var c *pb.Command
+	switch rapid.IntRange(0, 14).Draw(t, "op") {
+	case 0:
+		c = initCmd(&pb.Limits{Shards: 12, OnDemandStreams: 2})
+	case 1:
+		c = register(node.Draw(t, "node"), rapid.SampledFrom([]string{"d1", "d1", "d1", "d2"}).Draw(t, "disk"))
+	case 2, 3, 4:
+		nodes := rapid.SliceOfNDistinct(node, 1, 3, rapid.ID[string]).Draw(t, "nodes")
+		c = create(name.Draw(t, "name"), rapid.IntRange(1, 5).Draw(t, "shards"), nodes...)
+		c.GetCreateStream().Mode = pb.StreamMode(rapid.IntRange(0, 2).Draw(t, "mode"))
+	case 5, 6:
+		n := node.Draw(t, "node")
+		c = created(n, incarnation(n), refs(n)...)
+	case 7, 8:
+		c = activate(id.Draw(t, "id"))
+	case 9:
+		c = deleteName(name.Draw(t, "name"), rapid.Int64Range(0, 100).Draw(t, "after"))
+	case 10:
+		c = remove(id.Draw(t, "id"))
+	case 11:
+		c = retention(id.Draw(t, "id"), rapid.Uint32Range(20, 60).Draw(t, "hours"), rapid.Bool().Draw(t, "up"))
+	case 12:
+		c = tag(id.Draw(t, "id"), 3, rapid.SampledFrom([]string{"x", "y", "z", "w"}).Draw(t, "key"))
+		if rapid.Bool().Draw(t, "untag") {
+			c = untag(id.Draw(t, "id"), "x", "y")
+		}
+	case 13:
+		n := node.Draw(t, "node")
+		c = suspect(n, incarnation(n), refs(n)...)
+	case 14:
+		var lost []*pb.LostRange
+		for _, ref := range refs(node.Draw(t, "node")) {
+			lost = append(lost, &pb.LostRange{Replica: ref, Start: 1, End: rapid.Uint64Range(0, 3).Draw(t, "end")})
+		}
+		c = acceptLoss(lost...)
+	}
+	c.TimeMs = rapid.Int64Range(0, 200).Draw(t, "time")
+	return c
+}
+
+func encode(t interface{ Fatal(...any) }, s *State) []byte {
+	var buf bytes.Buffer
+	if err := s.WriteSnapshot(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func TestStateProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, _ := NewState().Apply(1, initCmd(&pb.Limits{Shards: 12, OnDemandStreams: 2}))
+		s, _ = s.Apply(2, register("a", "d1"))
+		s, _ = s.Apply(3, register("b", "d1"))
+		steps := rapid.IntRange(1, 40).Draw(t, "steps")
+		restoreAt := rapid.IntRange(0, steps).Draw(t, "restore at")
+		restored := s // takes the same commands, through a snapshot in between
+		var replay []*pb.Command
+		began := s
+		history := &history{}
+		for i := range steps {
+			c := drawCommand(t, s)
+			replay = append(replay, c)
+			before, bytesBefore := s, encode(t, s)
+			var res, res2 *pb.CommandResult
+			s, res = s.Apply(uint64(4+i), c)
+			if !bytes.Equal(encode(t, before), bytesBefore) {
+				t.Fatalf("%v changed the state that it was applied to", c)
+			}
+			if i == restoreAt {
+				again, err := ReadSnapshot(bytes.NewReader(encode(t, restored)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				restored = again
+			}
+			restored, res2 = restored.Apply(uint64(4+i), c)
+			if !proto.Equal(res, res2) || !bytes.Equal(encode(t, s), encode(t, restored)) {
+				t.Fatalf("after %v: %v, but %v when restored", c, res, res2)
+			}
+			checkRefusal(t, before, s, res)
+			checkState(t, s)
+			history.check(t, before, s)
+			checkDiff(t, before, s)
+		}
+		checkDiff(t, nil, s)
+		checkDiff(t, began, s)
+		checkDiff(t, s, restored) // no pointer in common
+		again := began
+		for i, c := range replay {
+			again, _ = again.Apply(uint64(4+i), c)
+		}
+		if !bytes.Equal(encode(t, s), encode(t, again)) {
+			t.Fatal("a replay gave another state")
+		}
+	})
+}
+
+func checkRefusal(t *rapid.T, before, after *State, res *pb.CommandResult) {
+	if res.GetError() == 0 {
+		return
+	}
+	same := *after
+	same.index = before.index
+	if !bytes.Equal(encode(t, &same), encode(t, before)) {
+		t.Fatalf("refused with %v, but changed", res)
+	}
+}
+
+// checkState checks what holds of every state.
+func checkState(t *rapid.T, s *State) {
+	open := 0
+	for _, st := range s.Streams() {
+		if s.StreamByName(st.GetName()) != st {
+			t.Fatalf("the name %q leads elsewhere", st.GetName())
+		}
+		open += countOpen(st, s.Shards(st.GetId()))
+		next := stream.HashKey{}
+		for i, sh := range s.Shards(st.GetId()) {
+			r := sh.GetRange()
+			if (stream.HashKey{Hi: r.GetStartHi(), Lo: r.GetStartLo()}) != next {
+				t.Fatalf("shard %d of %v begins elsewhere than where the last ended", i, st)
+			}
+			next = stream.HashKey{Hi: r.GetEndHi(), Lo: r.GetEndLo()}.Next()
+			checkLeader(t, s, st, sh)
+		}
+		if next != (stream.HashKey{}) {
+			t.Fatalf("the shards of %v do not reach the end of the hash space", st)
+		}
+	}
+	if open != s.OpenShards() {
+		t.Fatalf("%d open shards, counted %d", s.OpenShards(), open)
+	}
+}
+
+func checkLeader(t *rapid.T, s *State, st *pb.Stream, sh *pb.Shard) {
+	electable := false
+	for _, r := range sh.GetReplicas() {
+		live := s.Broker(r.GetNodeId()).GetState() == pb.BrokerState_BROKER_STATE_LIVE
+		if r.GetId() == sh.GetLeader() && (r.GetState() == pb.ReplicaState_REPLICA_STATE_SUSPECT || !live) {
+			t.Fatalf("a suspect leads: %v", sh)
+		}
+		electable = electable || r.GetState() == pb.ReplicaState_REPLICA_STATE_CREATED && live
+	}
+	if sh.GetLeader() == 0 && electable {
+		t.Fatalf("offline with an electable replica: %v", sh)
+	}
+	if sh.GetState() == pb.ShardState_SHARD_STATE_OPEN && st.GetStatus() == pb.StreamStatus_STREAM_STATUS_CREATING {
+		t.Fatalf("open in a stream that is not: %v", sh)
+	}
+}
+
+// history checks what holds between states.
+type history struct{ streams, replicas uint64 }
+
+func (h *history) check(t *rapid.T, before, after *State) {
+	if after.now() < before.now() {
+		t.Fatalf("time went from %d back to %d", before.now(), after.now())
+	}
+	for _, st := range after.Streams() {
+		if before.Stream(st.GetId()) == nil {
+			if st.GetId() <= h.streams {
+				t.Fatalf("stream id %d was used before", st.GetId())
+			}
+			h.streams = st.GetId()
+			for _, sh := range after.Shards(st.GetId()) {
+				for _, r := range sh.GetReplicas() {
+					if r.GetId() <= h.replicas {
+						t.Fatalf("replica id %d was used before", r.GetId())
+					}
+					h.replicas = r.GetId()
+				}
+			}
+		}
+		for i, sh := range after.Shards(st.GetId()) {
+			old := before.Shard(st.GetId(), uint32(i))
+			switch {
+			case old == nil || old == sh:
+			case sh.GetVersion() <= old.GetVersion() || sh.GetEpoch() < old.GetEpoch():
+				t.Fatalf("changed without a new version: %v after %v", sh, old)
+			case sh.GetLeader() != old.GetLeader() && sh.GetEpoch() == old.GetEpoch():
+				t.Fatalf("two leaders in epoch %d: %v after %v", sh.GetEpoch(), sh, old)
+			}
+		}
+	}
+	for _, b := range after.Brokers() {
+		old := before.Broker(b.GetNodeId())
+		if b == old {
+			continue
+		}
+		if b.GetIncarnation() != old.GetIncarnation()+1 {
+			t.Fatalf("incarnation %d after %d", b.GetIncarnation(), old.GetIncarnation())
+		}
+		before.each(func(e *entry) {
+			for i, sh := range e.shards {
+				for _, r := range sh.GetReplicas() {
+					if now := after.Shard(e.stream.GetId(), uint32(i)); now != nil && r.GetNodeId() == b.GetNodeId() &&
+						r.GetId() == sh.GetLeader() && now.GetEpoch() <= sh.GetEpoch() {
+						t.Fatalf("%s restarted and goes on in epoch %d (I4)", b.GetNodeId(), sh.GetEpoch())
+					}
+				}
+			}
+		})
+	}
+}
+
+// mirror is what a gateway keeps of a watch.
+type mirror struct {
+	index   uint64
+	cluster *pb.ClusterInfo
+	brokers []*pb.Broker
+	streams map[uint64]*pb.Stream
+	shards  map[string]*pb.Shard
+}
+
+func (m *mirror) apply(e *pb.MetadataEvent) {
+	if e.GetReset_() {
+		*m = mirror{streams: make(map[uint64]*pb.Stream), shards: make(map[string]*pb.Shard)}
+	}
+	m.index = e.GetIndex()
+	if e.GetCluster() != nil {
+		m.cluster = e.GetCluster()
+	}
+	if len(e.GetBrokers()) > 0 {
+		m.brokers = e.GetBrokers()
+	}
+	for _, id := range e.GetRemovedStreams() {
+		for i := range m.streams[id].GetNextShardNumber() {
+			delete(m.shards, fmt.Sprint(id, "/", i))
+		}
+		delete(m.streams, id)
+	}
+	for _, s := range e.GetStreams() {
+		m.streams[s.GetId()] = s
+	}
+	for _, sh := range e.GetShards() {
+		m.shards[fmt.Sprint(sh.GetStreamId(), "/", sh.GetNumber())] = sh
+	}
+}
+
+func mirrorOf(s *State) *mirror {
+	m := &mirror{index: s.Index(), cluster: s.Cluster(), brokers: s.Brokers(), streams: make(map[uint64]*pb.Stream), shards: make(map[string]*pb.Shard)}
+	for _, st := range s.Streams() {
+		m.streams[st.GetId()] = st
+		for _, sh := range s.Shards(st.GetId()) {
+			m.shards[fmt.Sprint(sh.GetStreamId(), "/", sh.GetNumber())] = sh
+		}
+	}
+	return m
+}
+
+func checkDiff(t *rapid.T, old, new *State) {
+	events := Diff(old, new)
+	m := &mirror{}
+	if old != nil {
+		m = mirrorOf(old)
+	}
+	for i, e := range events {
+		if e.GetMore() != (i < len(events)-1) {
+			t.Fatalf("event %d of %d has more = %v", i, len(events), e.GetMore())
+		}
+		m.apply(e)
+	}
+	if want := mirrorOf(new); !reflect.DeepEqual(m, want) {
+		t.Fatalf("the events lead to\n%v\ninstead of\n%v", m, want)
+	}
+}
+
+func TestDiffSize(t *testing.T) {
+	w := newWorld(t, "a")
+	before := w.s
+	id := w.must(create("big", 10_000, "a")).GetStreamId()
+	events := Diff(before, w.s)
+	shards := 0
+	for _, e := range events {
+		if size := proto.Size(e); size > eventSize {
+			t.Errorf("an event of %d bytes", size)
+		}
+		shards += len(e.GetShards())
+	}
+	if shards != 10_000 || len(events) < 2 {
+		t.Errorf("%d shards in %d events", shards, len(events))
+	}
+	before = w.s
+	w.must(suspect("a", 1, w.refs(id, "a")[7]))
+	if events := Diff(before, w.s); len(events) != 1 || len(events[0].GetShards()) != 1 || len(events[0].GetStreams()) != 0 {
+		t.Errorf("one changed shard gives %v", events)
+	}
+	if events := Diff(w.s, w.s); events != nil {
+		t.Errorf("no change gives %v", events)
+	}
+	before = w.s
+	w.do(activate(99))
+	if events := Diff(before, w.s); len(events) != 1 || events[0].GetIndex() != w.index || events[0].GetCluster() != nil {
+		t.Errorf("a refusal gives %v", events)
+	}
+}

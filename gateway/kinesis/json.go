@@ -116,7 +116,7 @@ func (r *jsonReader) string() ([]byte, bool) {
 		switch c := r.b[i]; {
 		case c == '"':
 			r.i = i + 1
-			s := r.b[start:i]
+			s := r.b[start:i:i]
 			return s, ascii || utf8.Valid(s)
 		case c == '\\':
 			return r.escaped(start)

@@ -29,6 +29,7 @@ type PutScan struct {
 	Entries                   []PutEntry
 
 	scratch []byte // strings that had escapes
+	escapes bool   // whether to look for escapes in base64 text
 
 	// The last good ones: most requests of a connection are for one stream.
 	lastName, lastARN string
@@ -95,7 +96,7 @@ func (s *PutScan) ScanPutRecord(f Format, body []byte) bool {
 
 func (s *PutScan) reset() {
 	s.StreamName, s.StreamARN, s.SequenceNumberForOrdering = "", "", ""
-	s.Entries, s.scratch = s.Entries[:0], s.scratch[:0]
+	s.Entries, s.scratch, s.escapes = s.Entries[:0], s.scratch[:0], true
 }
 
 // field is a set of members that have been seen.
@@ -361,8 +362,10 @@ func (s *PutScan) unescape(r *jsonReader, start int) ([]byte, bool) {
 	return scratch[from:len(scratch):len(scratch)], ok
 }
 
-// jsonBlob reads base64 text. Its characters are left to the decoder; escapes,
-// which some clients write for "/", are undone here.
+// jsonBlob reads base64 text, whose characters are left to the decoder. Some
+// clients escape "/"; they are told by the first record. An escape that comes
+// later fails in the decoder, so that even a text cut short at an escaped quote
+// is never taken for whole.
 func (s *PutScan) jsonBlob(r *jsonReader, b *Blob) bool {
 	if r.peek() != '"' {
 		return false
@@ -373,24 +376,20 @@ func (s *PutScan) jsonBlob(r *jsonReader, b *Blob) bool {
 		return false
 	}
 	text := r.b[start : start+n : start+n]
-	if bytes.IndexByte(text, '\\') < 0 {
-		r.i = start + n + 1
-	} else {
+	if s.escapes {
+		s.escapes = bytes.IndexByte(text, '\\') >= 0
+	}
+	r.i = start + n + 1
+	if s.escapes {
 		var ok bool
 		if text, ok = s.unescape(r, start); !ok {
 			return false
 		}
 	}
-	size := len(text) / 4 * 3
 	if len(text)%4 != 0 {
 		return false
 	}
-	if size > 0 && text[len(text)-1] == '=' {
-		size--
-		if text[len(text)-2] == '=' {
-			size--
-		}
-	}
+	size := decodedLen(text)
 	*b = Blob{raw: text, size: size, text: true}
 	return size <= maxData
 }
@@ -500,6 +499,14 @@ func (r *cborReader) container(t *token, want byte) bool {
 
 // plainString reads an untagged string in one piece.
 func (r *cborReader) plainString(want byte) ([]byte, bool) {
+	// Short ones, which names and keys are, need no more than one byte of head.
+	if r.i < len(r.b) {
+		if size := int(r.b[r.i] - want); size < 24 && size < len(r.b)-r.i {
+			s := r.b[r.i+1 : r.i+1+size : r.i+1+size]
+			r.i += 1 + size
+			return s, true
+		}
+	}
 	major, info, size, ok := r.head()
 	if !ok || major != want || info == 31 {
 		return nil, false

@@ -22,6 +22,13 @@ type sequenceWriter struct {
 	ready            bool
 	created, arrival int64
 	base             [3]uint64
+
+	// The highest limb printed last and its digits, by nibble: it is nearly
+	// always the same, for it takes a counter of 8*10^13 to change it.
+	tops [16]struct {
+		limb   uint64
+		digits [18]byte
+	}
 }
 
 const (
@@ -81,8 +88,13 @@ func (w *sequenceWriter) append(dst []byte, n stream.SequenceNumber) []byte {
 	from := len(dst)
 	dst = slices.Grow(dst, sequenceDigits)[:from+sequenceDigits]
 	d := dst[from:]
-	put2(d[0:], low2/1e16)
-	put16(d[2:], low2%1e16)
+	top := &w.tops[n.Shard&0xf]
+	if top.limb != low2 {
+		top.limb = low2
+		put2(top.digits[:], low2/1e16)
+		put16(top.digits[2:], low2%1e16)
+	}
+	copy(d, top.digits[:])
 	put3(d[18:], low1/1e16)
 	put16(d[21:], low1%1e16)
 	put3(d[37:], low0/1e16)

@@ -1,7 +1,7 @@
 package raftfsm
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/binary"
 	"hash/fnv"
 	"os"
@@ -24,7 +24,7 @@ func checkBolt(path string) error {
 	if err != nil {
 		return err
 	}
-	return w.page(root, nil, 0)
+	return w.page(root, nil, nil, 0)
 }
 
 const (
@@ -86,8 +86,8 @@ func (w *boltWalk) meta() (root uint64, err error) {
 }
 
 // page checks a page and all below it. first is the key that its parent has
-// for it, nil for a root.
-func (w *boltWalk) page(id uint64, first []byte, depth int) error {
+// for it, and limit the next key there; nil for none.
+func (w *boltWalk) page(id uint64, first, limit []byte, depth int) error {
 	if id < 2 || id >= w.pages || depth > boltMaxDepth {
 		return damaged(w.path, "page %d is none", id)
 	}
@@ -106,7 +106,7 @@ func (w *boltWalk) page(id uint64, first []byte, depth int) error {
 		w.reached[i] = true
 	}
 	body = body[:(overflow+1)*w.pageSize]
-	used, err := w.elements(id, body, first, depth)
+	used, err := w.elements(id, body, first, limit, depth)
 	if err != nil {
 		return err
 	}
@@ -119,17 +119,18 @@ func (w *boltWalk) page(id uint64, first []byte, depth int) error {
 // elements checks that the keys and values of a page lie as bbolt lays them,
 // behind each other in order without a gap, which ties the count and all the
 // lengths together. It gives the bytes in use.
-func (w *boltWalk) elements(id uint64, body, first []byte, depth int) (used uint64, err error) {
+func (w *boltWalk) elements(id uint64, body, first, limit []byte, depth int) (used uint64, err error) {
 	le := binary.LittleEndian
 	flags, count := le.Uint16(body[8:]), uint64(le.Uint16(body[10:]))
 	if flags != boltBranch && flags != boltLeaf {
 		return 0, damaged(w.path, "page %d has flags %#x", id, flags)
 	}
 	used = boltHeader + count*boltElem
-	if flags == boltBranch && count == 0 || used > uint64(len(body)) {
+	if count == 0 && (flags == boltBranch || first != nil) || used > uint64(len(body)) {
 		return 0, damaged(w.path, "page %d has %d elements", id, count)
 	}
-	var before []byte
+	var before, childKey []byte
+	var child uint64 // of the branch element before
 	for i := range count {
 		at := boltHeader + i*boltElem
 		elem := body[at : at+boltElem]
@@ -145,14 +146,18 @@ func (w *boltWalk) elements(id uint64, body, first []byte, depth int) (used uint
 		key, value := body[used:used+ksize], body[used+ksize:used+ksize+vsize]
 		used += ksize + vsize
 		switch {
-		case i == 0 && first != nil && string(first) != string(key),
-			i > 0 && cmp.Compare(string(before), string(key)) >= 0:
+		case i == 0 && first != nil && !bytes.Equal(first, key),
+			i > 0 && bytes.Compare(before, key) >= 0,
+			limit != nil && bytes.Compare(key, limit) >= 0:
 			return 0, damaged(w.path, "page %d: key %d is out of order", id, i)
 		}
 		before = key
 		switch elemFlags := le.Uint32(elem); {
 		case flags == boltBranch:
-			err = w.page(le.Uint64(elem[8:]), key, depth+1)
+			if i > 0 {
+				err = w.page(child, childKey, key, depth+1)
+			}
+			child, childKey = le.Uint64(elem[8:]), key
 		case elemFlags == boltSubBucket:
 			err = w.bucket(id, value, depth)
 		case elemFlags != 0:
@@ -162,7 +167,10 @@ func (w *boltWalk) elements(id uint64, body, first []byte, depth int) (used uint
 			return 0, err
 		}
 	}
-	return used, nil
+	if flags == boltBranch {
+		err = w.page(child, childKey, limit, depth+1)
+	}
+	return used, err
 }
 
 // bucket checks the tree below a bucket: root u64 | sequence u64, and if the
@@ -176,13 +184,13 @@ func (w *boltWalk) bucket(id uint64, value []byte, depth int) error {
 		if len(value) != 16 {
 			return damaged(w.path, "page %d: a bucket of %d bytes", id, len(value))
 		}
-		return w.page(root, nil, depth+1)
+		return w.page(root, nil, nil, depth+1)
 	}
 	inline := value[16:]
 	if len(inline) < boltHeader {
 		return damaged(w.path, "page %d: an inline bucket of %d bytes", id, len(inline))
 	}
-	used, err := w.elements(id, inline, nil, depth+1)
+	used, err := w.elements(id, inline, nil, nil, depth+1)
 	if err == nil && used != uint64(len(inline)) {
 		err = damaged(w.path, "page %d: an inline bucket has %d of %d bytes", id, used, len(inline))
 	}

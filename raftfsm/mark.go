@@ -10,6 +10,7 @@ import (
 
 // marks is what the log and the stable store are known to have made durable.
 type marks struct {
+	first  uint64                  // the log begins with this index or a lower one
 	last   uint64                  // index of the last entry, 0 for none
 	term   uint64                  // its term
 	stable [len(stableKeys)]uint64 // how often each stable value was set
@@ -18,7 +19,7 @@ type marks struct {
 // mark keeps marks in a file of two slots, written in turn, so that a torn
 // write leaves the one before:
 //
-//	slot: magic u32 | generation u64 | last u64 | term u64 | 3 × stable u64 | CRC32C u32
+//	slot: magic u32 | generation u64 | first u64 | last u64 | term u64 | 3 × stable u64 | CRC32C u32
 //
 // All numbers are big-endian. It is written after each change of the store and
 // before raft hears of it, so that the store never holds less than the mark
@@ -32,7 +33,7 @@ type mark struct {
 const (
 	markMagic = 0x53484d31 // "SHM1"
 	slotStep  = 4096       // bytes from slot to slot: never in one sector or page
-	slotSize  = 4 + 8 + 8 + 8 + 8*len(stableKeys) + 4
+	slotSize  = 4 + 8 + 3*8 + 8*len(stableKeys) + 4
 )
 
 // openMark opens the file. It is created if there is none and the store is new.
@@ -101,7 +102,7 @@ func (m *mark) Close() error { return m.file.Close() }
 func encodeSlot(m marks, gen uint64) []byte {
 	be := binary.BigEndian
 	buf := be.AppendUint32(make([]byte, 0, slotSize), markMagic)
-	for _, v := range append([]uint64{gen, m.last, m.term}, m.stable[:]...) {
+	for _, v := range append([]uint64{gen, m.first, m.last, m.term}, m.stable[:]...) {
 		buf = be.AppendUint64(buf, v)
 	}
 	return be.AppendUint32(buf, crc32.Checksum(buf, castagnoli))
@@ -113,9 +114,9 @@ func decodeSlot(buf []byte) (m marks, gen uint64, ok bool) {
 	if be.Uint32(buf) != markMagic || be.Uint32(buf[sum:]) != crc32.Checksum(buf[:sum], castagnoli) {
 		return marks{}, 0, false
 	}
-	m.last, m.term = be.Uint64(buf[12:]), be.Uint64(buf[20:])
+	m.first, m.last, m.term = be.Uint64(buf[12:]), be.Uint64(buf[20:]), be.Uint64(buf[28:])
 	for i := range m.stable {
-		m.stable[i] = be.Uint64(buf[28+8*i:])
+		m.stable[i] = be.Uint64(buf[36+8*i:])
 	}
 	return m, be.Uint64(buf[4:]), true
 }

@@ -49,6 +49,10 @@ type store struct {
 	path  string
 	fatal func(error)
 
+	// writing is held over each write, so that the fields below don't move
+	// under it: raft compacts on another goroutine than it stores.
+	writing sync.Mutex
+
 	mu          sync.Mutex
 	err         error  // sticky
 	first, last uint64 // of the log, 0 if it is empty
@@ -122,6 +126,9 @@ func (s *store) scan() error {
 		}
 		if s.last < s.mark.last {
 			return damaged(s.path, "it ends at entry %d, but held entry %d", s.last, s.mark.last)
+		}
+		if s.mark.last > 0 && s.first > s.mark.first {
+			return damaged(s.path, "it begins at entry %d, but held entry %d", s.first, s.mark.first)
 		}
 		for i := s.first; i > 0 && i <= s.last; i++ {
 			var log raft.Log
@@ -225,9 +232,14 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	_, last, err := s.bounds()
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	first, last, err := s.bounds()
 	if err != nil {
 		return err
+	}
+	if first == 0 {
+		first = logs[0].Index
 	}
 	for i, log := range logs {
 		if len(log.Extensions) == 0 {
@@ -246,18 +258,17 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 			return err
 		}
 		next := s.mark.marks
-		next.last, next.term = end.Index, end.Term
+		next.first, next.last, next.term = first, end.Index, end.Term
 		return s.mark.set(next)
 	}, func() {
-		if s.first == 0 {
-			s.first = logs[0].Index
-		}
-		s.last = end.Index
+		s.first, s.last = first, end.Index
 	})
 }
 
 // DeleteRange removes the entries from lo to hi, both included.
 func (s *store) DeleteRange(lo, hi uint64) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	first, last, err := s.bounds()
 	if err != nil {
 		return err
@@ -265,34 +276,35 @@ func (s *store) DeleteRange(lo, hi uint64) error {
 	if last == 0 || hi < first || lo > last {
 		return nil
 	}
+	lo = max(lo, first)
 	var before raft.Log // the entry that ends the log afterwards
 	switch {
-	case hi < last && lo > first:
+	case hi < last && lo > first: // raft cuts at either end
 		return s.fail(stream.Errorf(stream.Internal, "raftfsm.DeleteRange", "[%d,%d] would leave a gap in [%d,%d]", lo, hi, first, last))
 	case hi >= last && lo > first:
 		if err := s.GetLog(lo-1, &before); err != nil {
 			return s.fail(err)
 		}
 	}
+	next := marks{first: first, last: before.Index, term: before.Term}
+	switch {
+	case hi < last:
+		next.first, next.last = hi+1, last
+	case lo == first:
+		next.first = 0
+	}
 	return s.write(func() error {
-		if hi >= last { // the end is about to go: the mark must not promise it
-			next := s.mark.marks
-			next.last, next.term = before.Index, before.Term
-			if err := s.mark.set(next); err != nil {
-				return err
-			}
+		// What is about to go, the mark must not promise any longer.
+		m := s.mark.marks
+		m.first, m.last = next.first, next.last
+		if hi >= last {
+			m.term = next.term
+		}
+		if err := s.mark.set(m); err != nil {
+			return err
 		}
 		return s.bolt.DeleteRange(lo, hi)
-	}, func() {
-		switch {
-		case hi < last:
-			s.first = hi + 1
-		case lo > first:
-			s.last = lo - 1
-		default:
-			s.first, s.last = 0, 0
-		}
-	})
+	}, func() { s.first, s.last = next.first, next.last })
 }
 
 // stableKeys are the keys of raft's stable store.
@@ -309,6 +321,8 @@ func (s *store) Set(key, val []byte) error {
 	if slot < 0 {
 		return s.fail(stream.Errorf(stream.Internal, "raftfsm.Set", "unknown key %q", key))
 	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	return s.write(func() error {
 		next := s.mark.marks
 		next.stable[slot]++
@@ -376,22 +390,16 @@ func (s *store) bounds() (first, last uint64, err error) {
 }
 
 // write runs a change of the files and then, if it went well, of the fields.
-// Raft never writes from two goroutines at once: its main one stores, and the
-// one that compacts deletes, so the lock is also held over the I/O.
 func (s *store) write(files func() error, fields func()) error {
-	s.mu.Lock()
-	if s.err != nil {
-		defer s.mu.Unlock()
-		return s.err
+	if _, _, err := s.bounds(); err != nil {
+		return err
 	}
-	err := trap(s.path, files)
-	if err == nil {
-		fields()
-	}
-	s.mu.Unlock()
-	if err != nil {
+	if err := trap(s.path, files); err != nil {
 		return s.fail(err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fields()
 	return nil
 }
 

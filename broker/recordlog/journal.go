@@ -1,0 +1,348 @@
+package recordlog
+
+import (
+	"sync"
+	"time"
+
+	"shardstream/stream"
+)
+
+// op is one thing that waits to become durable: a directory entry, for Append
+// with its batch. An op without a type writes nothing and is done when all
+// before it are (a barrier).
+type op struct {
+	key   stream.ReplicaKey
+	r     *Replica // Append and Cut
+	typ   entryType
+	epoch stream.Epoch
+	base  stream.Offset
+	end   stream.Offset
+	gen   uint32 // of the replica, for Append: an op from before a cut moves no durable end
+	batch stream.Batch
+	pos   int
+	carry bool // a copy of a batch that is durable already
+	done  func(error)
+}
+
+func (o *op) entry() entry {
+	e := entry{key: o.key, typ: o.typ, epoch: o.epoch, base: o.base, end: o.end}
+	if o.batch != nil {
+		e.crc, e.pos, e.len = o.batch.CRC(), uint32(o.pos), uint32(len(o.batch))
+	}
+	return e
+}
+
+// journal makes ops durable in the order in which they were pushed. One
+// goroutine writes: while frame A is in pwrite and fdatasync, what arrives
+// gathers in frame B; when A is done its waiters are woken and B goes out.
+// There is no timer in that: a group grows while a sync is under way.
+type journal struct {
+	log *Log // set once
+
+	mu      sync.Mutex
+	fill    *frameBuf // gathers
+	other   *frameBuf // the second buffer, nil while it is being written
+	waiting []op      // what found no room in fill
+	held    int64     // bytes of batches pushed and not done
+	room    chan struct{}
+	closing bool
+	failed  error // sticky: the first error goes to every later waiter (I15)
+	files   []journalFile
+	spares  []spareFile
+	keep    map[uint64]bool // damaged files, which go to trash/ instead of being reused
+
+	wake    chan struct{} // the writer has something to do
+	freed   chan struct{} // a spare file or disk space has appeared
+	prepare chan struct{} // a spare file is wanted
+
+	// The writer's own.
+	uuid   [16]byte
+	file   File
+	seq    uint64
+	empty  bool // the last frame is an empty one, or there is none yet
+	size   int64
+	pos    int64
+	frame  uint64 // number of the last frame
+	prev   uint32 // checksum of its head
+	synced uint64 // highest frame known to be durable
+}
+
+// journalFile is a file that recovery would read. files[len-1] is written to.
+type journalFile struct {
+	seq   uint64
+	size  int64
+	first uint64 // number of its first frame
+}
+
+type spareFile struct {
+	name string
+	size int64
+}
+
+// push hands ops over, all of them in one frame as far as they carry no
+// batches, and fails only if the journal has.
+func (j *journal) push(ops ...op) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	if j.closing {
+		return stream.Errorf(stream.Unavailable, "recordlog.Append", "the log is closed")
+	}
+	for i := range ops {
+		j.held += int64(len(ops[i].batch))
+		if len(j.waiting) == 0 && j.fill.hasRoom(len(ops[i].batch)) {
+			j.fill.add(ops[i])
+		} else {
+			j.waiting = append(j.waiting, ops[i])
+		}
+	}
+	signal(j.wake)
+	return nil
+}
+
+// do pushes ops and waits until they are durable.
+func (j *journal) do(ops ...op) error {
+	result := make(chan error, 1)
+	last := &ops[len(ops)-1]
+	before := last.done
+	last.done = func(err error) {
+		if before != nil {
+			before(err)
+		}
+		result <- err
+	}
+	if err := j.push(ops...); err != nil {
+		return err
+	}
+	return <-result
+}
+
+// barrier waits until everything pushed so far is durable.
+func (j *journal) barrier() error { return j.do(op{}) }
+
+// active gives the number of the file that is written to: a lower bound of
+// the file in which what is pushed from now on will lie.
+func (j *journal) active() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.files[len(j.files)-1].seq
+}
+
+// liveBytes gives the size of all files that recovery would read.
+func (j *journal) liveBytes() (total int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range j.files {
+		total += f.size
+	}
+	return total
+}
+
+// take swaps the buffers and gives the one to write, nil if there is nothing.
+func (j *journal) take() (b *frameBuf, closed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.fill.ops)+len(j.fill.after) == 0 {
+		return nil, j.closing
+	}
+	b, j.fill, j.other = j.fill, j.other, nil
+	n := 0
+	for n < len(j.waiting) && j.fill.hasRoom(len(j.waiting[n].batch)) {
+		j.fill.add(j.waiting[n])
+		n++
+	}
+	rest := copy(j.waiting, j.waiting[n:])
+	clear(j.waiting[rest:])
+	j.waiting = j.waiting[:rest]
+	if rest == 0 && cap(j.waiting) > 1<<12 {
+		j.waiting = nil
+	}
+	return b, false
+}
+
+// run is the writer. It ends when the journal is closed and empty, or has failed.
+func (j *journal) run() {
+	idle := time.NewTimer(time.Hour)
+	defer idle.Stop()
+	for {
+		b, closed := j.take()
+		if closed {
+			return
+		}
+		if b == nil {
+			// The last frame's durability is known to memory only. One empty
+			// frame says it to the disk, so that damage to the last frame
+			// isn't taken for a torn tail.
+			if j.empty {
+				<-j.wake
+				continue
+			}
+			idle.Reset(j.log.cfg.idleFrame)
+			select {
+			case <-j.wake:
+			case <-idle.C:
+				if err := j.write(&frameBuf{}); err != nil {
+					j.fail(err)
+					return
+				}
+			}
+			continue
+		}
+		err := j.write(b)
+		if err != nil {
+			j.fail(err)
+		}
+		j.complete(b, err)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// write writes one frame and makes it durable.
+func (j *journal) write(b *frameBuf) error {
+	if len(b.ops) == 0 && len(b.after) > 0 {
+		return j.err() // barriers only
+	}
+	if need := b.size(); j.file == nil || j.pos+need > j.size {
+		if err := j.roll(need, true); err != nil {
+			return err
+		}
+	}
+	h := head{uuid: j.uuid, file: j.seq, frame: j.frame + 1, synced: j.synced, prev: j.prev}
+	bytes, crc := b.finish(h)
+	if _, err := j.file.WriteAt(bytes, j.pos); err != nil {
+		return err
+	}
+	if !j.log.cfg.mutantNoSync {
+		if err := j.file.Sync(); err != nil {
+			return err
+		}
+	}
+	j.frame++
+	j.synced, j.prev = j.frame, crc
+	j.pos += int64(len(bytes))
+	j.empty = len(b.ops) == 0
+	s := &j.log.counters
+	s.frames.Add(1)
+	s.fdatasyncs.Add(1)
+	s.journalBytes.Add(int64(len(bytes)))
+	return nil
+}
+
+// complete publishes the durable ends and wakes the waiters, in order.
+func (j *journal) complete(b *frameBuf, err error) {
+	var bytes int64
+	for i := range b.ops {
+		o := &b.ops[i]
+		bytes += int64(len(o.batch))
+		if o.typ == entryAppend && err == nil {
+			o.r.landed(o)
+		}
+		if o.done != nil {
+			o.done(err)
+		}
+	}
+	for _, done := range b.after {
+		done(err)
+	}
+	b.reset()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.other = b
+	j.releaseLocked(bytes)
+}
+
+func (j *journal) releaseLocked(bytes int64) {
+	j.held -= bytes
+	if j.room != nil {
+		close(j.room)
+		j.room = nil
+	}
+}
+
+// admit waits until the bytes of a batch fit the bound of what may be under
+// way, but not for long: a disk that stalls must not collect callers.
+func (j *journal) admit(bytes int) error {
+	var timeout <-chan time.Time
+	for {
+		j.mu.Lock()
+		if j.failed != nil || j.held+int64(bytes) <= j.log.cfg.inFlight && j.log.tailHasRoom() {
+			defer j.mu.Unlock()
+			return j.failed
+		}
+		if j.room == nil {
+			j.room = make(chan struct{})
+		}
+		room := j.room
+		j.mu.Unlock()
+		if timeout == nil {
+			timer := time.NewTimer(j.log.cfg.admitWait)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		j.log.kickFlusher()
+		select {
+		case <-room:
+		case <-timeout:
+			j.log.counters.throttled.Add(1)
+			return stream.Errorf(stream.Throttled, "recordlog.Append", "%d bytes wait for the disk", j.held)
+		}
+	}
+}
+
+// releaseRoom lets callers look again whether their batch fits.
+func (j *journal) releaseRoom() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.releaseLocked(0)
+}
+
+func (j *journal) err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.failed
+}
+
+// fail makes an error sticky and hands it to all that waits (I15).
+func (j *journal) fail(cause error) {
+	err := stream.Errorf(stream.Internal, "recordlog", "the disk failed, nothing is written any more: %w", cause)
+	j.mu.Lock()
+	if j.failed != nil {
+		j.mu.Unlock()
+		return
+	}
+	j.failed = err
+	lost := append(j.fill.take(), j.waiting...)
+	j.waiting = nil
+	if j.room != nil {
+		close(j.room)
+		j.room = nil
+	}
+	j.mu.Unlock()
+	signal(j.wake)
+	signal(j.freed)
+	for i := range lost {
+		if lost[i].done != nil {
+			lost[i].done(err)
+		}
+	}
+	j.log.fatal(err)
+}
+
+func (j *journal) close() {
+	j.mu.Lock()
+	j.closing = true
+	j.mu.Unlock()
+	signal(j.wake)
+}
+
+// signal wakes the reader of a channel of capacity one, or leaves it woken.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,233 @@
+package recordlog
+
+import (
+	"slices"
+	"sort"
+	"sync"
+
+	"shardstream/stream"
+)
+
+// EpochStart says at which offset the batches of an epoch begin.
+type EpochStart struct {
+	Epoch stream.Epoch
+	First stream.Offset
+}
+
+// Replica is one copy of one shard. Its methods may be called concurrently,
+// but offsets are only meaningful if one caller appends at a time.
+//
+// An idle replica is this struct and nothing else: no goroutine, no timer, no
+// open file, no buffer.
+type Replica struct {
+	log *Log // set once
+	key stream.ReplicaKey
+
+	mu sync.Mutex
+	// What the replica is. start <= durable <= end.
+	dropped bool
+	gen     uint32       // counts cuts
+	epoch   stream.Epoch // adopted, durably
+	wanted  stream.Epoch // adopted, perhaps not durably yet
+	epochs  []EpochStart
+	start   stream.Offset
+	durable stream.Offset
+	end     stream.Offset
+	startMs int64 // arrival of the batch at start; 0 if not known
+	lastMs  int64 // arrival of the newest batch ever; 0 if there was none
+	holes   []stream.OffsetRange
+	damage  []Damage
+
+	// Where it is. Batches below spilled are in segs; tail holds the batches
+	// from some offset <= spilled up to end, in memory.
+	segs      []segment
+	spilled   stream.Offset
+	tail      []tailBatch
+	unspilled int64   // bytes of the batches in tail from spilled on
+	dirty     bool    // the last segment has bytes that are not synced
+	dirtyFile uint64  // the journal file from which on they stand
+	synced    segment // the last segment as it was at the last sync of it
+	queued    bool    // in the flusher's queue
+	lastCut   uint64  // journal frame of the last cut
+}
+
+type tailBatch struct {
+	batch stream.Batch
+	file  uint64 // the batch stands in this journal file or a later one
+}
+
+// Key gives the replica's name.
+func (r *Replica) Key() stream.ReplicaKey { return r.key }
+
+// End gives the offset after the last batch, durable or not.
+func (r *Replica) End() stream.Offset {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.end
+}
+
+// DurableEnd gives the offset after the last batch that fdatasync has returned for.
+func (r *Replica) DurableEnd() stream.Offset {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.durable
+}
+
+// Start gives the first visible offset.
+func (r *Replica) Start() stream.Offset {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.start
+}
+
+// Epoch gives the adopted epoch; it never goes back (I6).
+func (r *Replica) Epoch() stream.Epoch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.epoch
+}
+
+// LastArrival gives the arrival time of the newest batch, trimmed or not, in
+// Unix ms; 0 if there was none.
+func (r *Replica) LastArrival() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lastMs
+}
+
+// EpochTable gives the epochs of the log's batches with their first offsets,
+// oldest first.
+func (r *Replica) EpochTable() []EpochStart {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.epochs)
+}
+
+// Damaged reports whether a part of the log is known to be lost and was not
+// given up.
+func (r *Replica) Damaged() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.damage) > 0
+}
+
+// Append takes a stamped batch over, which must begin at End and be of the
+// adopted epoch. done is called once, after fdatasync or with the error that
+// stopped the log, from the journal's goroutine, in the order of the appends
+// to the replica; it must be quick. If Append fails, done is not called.
+//
+// Kinds: Invalid (not this shard's, or it arrived before the last one, I20),
+// Corrupt (fails its checksum), Gap (does not begin at End), Stale (other
+// epoch), DiskFull, Throttled (waited a second for bytes under way to become
+// fewer), Unavailable (closed), NotFound (dropped), Internal (the disk failed).
+func (r *Replica) Append(b stream.Batch, done func(error)) error {
+	const op = "recordlog.Append"
+	l := r.log
+	checked, err := stream.CheckBatch(b)
+	if err != nil {
+		return err
+	}
+	if len(checked) != len(b) || b.Shard() != r.key.Shard {
+		return stream.Errorf(stream.Invalid, op, "a batch of shard %s with %d of %d bytes for replica %s", b.Shard(), len(checked), len(b), r.key)
+	}
+	if l.DiskFull() {
+		return stream.Errorf(stream.DiskFull, op, "less than the disk reserve is left")
+	}
+	if err := l.journal.admit(len(b)); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.dropped:
+		return stream.Errorf(stream.NotFound, op, "replica %s is dropped", r.key)
+	case b.Epoch() != r.epoch || r.wanted != r.epoch:
+		return stream.Errorf(stream.Stale, op, "a batch of epoch %d, adopted is %d", b.Epoch(), r.wanted)
+	case b.Base() != r.end:
+		return stream.Errorf(stream.Gap, op, "a batch begins at %d, the log ends at %d", b.Base(), r.end)
+	case b.Arrival() < r.lastMs:
+		return stream.Errorf(stream.Invalid, op, "a batch arrived at %d, the one before at %d", b.Arrival(), r.lastMs)
+	}
+	file := l.journal.active()
+	if err := l.journal.push(appendOp(r, b, done)); err != nil {
+		return err
+	}
+	r.addLocked(b, file)
+	l.counters.appends.Add(1)
+	l.counters.appendBytes.Add(int64(len(b)))
+	return nil
+}
+
+// appendOp makes the journal's op of an append.
+func appendOp(r *Replica, b stream.Batch, done func(error)) op {
+	return op{
+		key: r.key, r: r, typ: entryAppend, epoch: b.Epoch(), base: b.Base(), end: b.End(), gen: r.gen, batch: b, done: done,
+	}
+}
+
+// addLocked puts a batch at the log's end.
+func (r *Replica) addLocked(b stream.Batch, file uint64) {
+	if n := len(r.epochs); n == 0 || r.epochs[n-1].Epoch != b.Epoch() {
+		r.epochs = append(r.epochs, EpochStart{b.Epoch(), b.Base()})
+	}
+	if r.start == r.end {
+		r.startMs = b.Arrival()
+	}
+	r.end, r.lastMs = b.End(), b.Arrival()
+	r.tail = append(r.tail, tailBatch{b, file})
+	r.unspilled += int64(len(b))
+	r.log.tailBytes.Add(int64(len(b)))
+	r.log.unspilled.Add(int64(len(b)))
+}
+
+// landed publishes that an append is durable.
+func (r *Replica) landed(o *op) {
+	r.mu.Lock()
+	if o.gen == r.gen && !o.carry {
+		r.durable = o.end
+	}
+	spill := r.unspilled >= r.log.cfg.spillAt && !r.queued
+	if spill {
+		r.queued = true
+	}
+	r.mu.Unlock()
+	if spill {
+		r.log.queueSpill(r)
+	}
+}
+
+// tailAt gives the place in tail of the first batch that ends behind the offset.
+func (r *Replica) tailAt(o stream.Offset) int {
+	return sort.Search(len(r.tail), func(i int) bool { return r.tail[i].batch.End() > o })
+}
+
+// dropTailLocked forgets the first n batches in memory.
+func (r *Replica) dropTailLocked(n int) {
+	var bytes int64
+	for i := range n {
+		b := r.tail[i].batch
+		bytes += int64(len(b))
+		if b.Base() >= r.spilled {
+			r.unspilled -= int64(len(b))
+			r.log.unspilled.Add(-int64(len(b)))
+		}
+	}
+	r.log.tailBytes.Add(-bytes)
+	clear(r.tail[:n])
+	if r.tail = r.tail[n:]; len(r.tail) == 0 {
+		r.tail = nil
+	}
+}
+
+// pinLocked gives the first journal file that the replica needs for recovery,
+// or 0 if it needs none.
+func (r *Replica) pinLocked() uint64 {
+	pin := uint64(0)
+	if r.dirty {
+		pin = r.dirtyFile
+	}
+	if i := r.tailAt(r.spilled); i < len(r.tail) && (pin == 0 || r.tail[i].file < pin) {
+		pin = r.tail[i].file
+	}
+	return pin
+}

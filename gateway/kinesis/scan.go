@@ -22,14 +22,16 @@ const (
 //
 // A scan that reports true has found a body that Decode and Validate accept
 // with these values, but for one thing: base64 text is looked at when it is
-// decoded. Where Blob.AppendTo fails, Decode does too, and with the right text.
+// decoded. Where Blob.AppendTo fails, the body is left to Decode and Validate
+// as if the scan had reported false.
 type PutScan struct {
 	StreamName, StreamARN     string // "" absent
 	SequenceNumberForOrdering string // PutRecord only; "" absent
 	Entries                   []PutEntry
 
 	scratch []byte // strings that had escapes
-	escapes bool   // whether to look for escapes in base64 text
+	blobs   int    // how many there were
+	escapes bool   // whether one had escapes
 
 	// The last good ones: most requests of a connection are for one stream.
 	lastName, lastARN string
@@ -57,8 +59,8 @@ var errBase64 = errors.New("kinesis: not base64")
 
 var vectorBase64 = base64.StdEncoding.Strict()
 
-// AppendTo appends the data, Len bytes of it. It fails for bad base64 text, for
-// which Decode has the exact error.
+// AppendTo appends the data, Len bytes of it. It fails for base64 text that is
+// bad or unusual; Decode then has the exact error, or the data.
 func (b Blob) AppendTo(dst []byte) ([]byte, error) {
 	if !b.text {
 		return append(dst, b.raw...), nil
@@ -96,7 +98,8 @@ func (s *PutScan) ScanPutRecord(f Format, body []byte) bool {
 
 func (s *PutScan) reset() {
 	s.StreamName, s.StreamARN, s.SequenceNumberForOrdering = "", "", ""
-	s.Entries, s.scratch, s.escapes = s.Entries[:0], s.scratch[:0], true
+	s.Entries, s.scratch = s.Entries[:0], s.scratch[:0]
+	s.blobs, s.escapes = 0, false
 }
 
 // field is a set of members that have been seen.
@@ -171,7 +174,7 @@ func requestComplete(seen field, single bool) bool {
 func (s *PutScan) setText(f field, text []byte) bool {
 	switch f {
 	case fieldName:
-		if s.lastName != string(text) {
+		if s.lastName == "" || s.lastName != string(text) {
 			if !validName(text) {
 				return false
 			}
@@ -179,7 +182,7 @@ func (s *PutScan) setText(f field, text []byte) bool {
 		}
 		s.StreamName = s.lastName
 	case fieldARN:
-		if s.lastARN != string(text) {
+		if s.lastARN == "" || s.lastARN != string(text) {
 			arn := string(text)
 			if shapeStreamARN.stringViolations(arn, false) != nil {
 				return false
@@ -363,9 +366,10 @@ func (s *PutScan) unescape(r *jsonReader, start int) ([]byte, bool) {
 }
 
 // jsonBlob reads base64 text, whose characters are left to the decoder. Some
-// clients escape "/"; they are told by the first record. An escape that comes
-// later fails in the decoder, so that even a text cut short at an escaped quote
-// is never taken for whole.
+// clients escape "/"; they are told by the first record and by short ones,
+// which saves a second look at long ones. An escape overlooked fails in the
+// decoder, so that even a text cut short at an escaped quote is never taken for
+// whole.
 func (s *PutScan) jsonBlob(r *jsonReader, b *Blob) bool {
 	if r.peek() != '"' {
 		return false
@@ -376,11 +380,10 @@ func (s *PutScan) jsonBlob(r *jsonReader, b *Blob) bool {
 		return false
 	}
 	text := r.b[start : start+n : start+n]
-	if s.escapes {
-		s.escapes = bytes.IndexByte(text, '\\') >= 0
-	}
 	r.i = start + n + 1
-	if s.escapes {
+	const short = 256
+	if s.blobs++; (s.escapes || s.blobs == 1 || n < short) && bytes.IndexByte(text, '\\') >= 0 {
+		s.escapes = true
 		var ok bool
 		if text, ok = s.unescape(r, start); !ok {
 			return false

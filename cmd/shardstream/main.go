@@ -36,6 +36,7 @@ type cli struct {
 	LogFormat  string `enum:"text,json" default:"text" help:"Form of the log on stderr: text or json."`
 	LogLevel   string `enum:"debug,info,warn,error" default:"info" help:"Least level logged: debug, info, warn or error."`
 
+	Dev     devCmd     `cmd:"" help:"Run a whole single node: a durable Kinesis endpoint on this machine."`
 	Put     putCmd     `cmd:"" help:"Put lines from stdin into a stream."`
 	Tail    tailCmd    `cmd:"" help:"Print a stream's records as they come."`
 	Bench   benchCmd   `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`

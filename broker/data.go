@@ -1,0 +1,167 @@
+package broker
+
+import (
+	"context"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
+)
+
+// dataService is what gateways call for records. It looks the shard's leader
+// up in the host and leaves everything else to it.
+type dataService struct {
+	pb.UnimplementedDataServer
+	host *host
+}
+
+// Bounds of one read, whatever the caller asks for.
+const (
+	maxReadRecords = 10_000
+	maxReadBytes   = 16 << 20
+)
+
+func shardOf(ref *pb.ShardRef) stream.ShardID {
+	return stream.ShardID{Stream: stream.StreamID(ref.GetStreamId()), Number: ref.GetShard()}
+}
+
+// Append hands every batch to its shard's leader before it waits for any, so
+// that all of them share the journal's next group. An acknowledgement stands
+// for exactly the batch it is given for (I19): one that failed, or whose
+// outcome is unknown because the caller's deadline came first, is never
+// reported as stored.
+func (s *dataService) Append(ctx context.Context, req *pb.AppendRequest) (*pb.AppendResponse, error) {
+	a := &appendCall{results: make([]pb.AppendResult, len(req.Batches)), done: make(chan struct{})}
+	a.pending.Store(int32(len(req.Batches)) + 1)
+	for i, b := range req.Batches {
+		if err := s.appendOne(a, i, b); err != nil {
+			a.fail(i, err)
+			a.finish()
+		}
+	}
+	a.finish()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	response := &pb.AppendResponse{Results: make([]*pb.AppendResult, len(a.results))}
+	for i := range a.results {
+		response.Results[i] = &a.results[i]
+	}
+	return response, nil
+}
+
+// appendCall gathers the outcomes of one Append.
+type appendCall struct {
+	results []pb.AppendResult // each written by one party only; read after done
+	pending atomic.Int32
+	done    chan struct{}
+}
+
+func (a *appendCall) finish() {
+	if a.pending.Add(-1) == 0 {
+		close(a.done)
+	}
+}
+
+func (a *appendCall) fail(i int, err error) {
+	a.results[i].Error = pb.ErrorKind(stream.KindOf(err))
+	a.results[i].Detail = err.Error()
+}
+
+func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
+	b, err := stream.CheckUnstamped(sb.Batch)
+	if err != nil {
+		return err
+	}
+	shard := shardOf(sb.Shard)
+	if b.Shard() != shard {
+		return stream.Errorf(stream.Invalid, "broker.Append", "a batch for shard %s was sent to shard %s", b.Shard(), shard)
+	}
+	h, err := s.host.leading(shard)
+	if err != nil {
+		return err
+	}
+	base, arrival, err := h.leader.Append(b, func(err error) {
+		if err != nil {
+			a.fail(i, err)
+		}
+		a.finish()
+	})
+	if err != nil {
+		return err
+	}
+	// The callback writes Error and Detail only, so these writes do not race
+	// with it.
+	a.results[i].BaseOffset, a.results[i].ArrivalMs = uint64(base), arrival
+	return nil
+}
+
+// Read serves whole batches from an offset on.
+func (s *dataService) Read(_ context.Context, req *pb.ReadRequest) (*pb.ReadResponse, error) {
+	h, err := s.host.leading(shardOf(req.Shard))
+	if err != nil {
+		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
+	}
+	r, err := h.leader.Read(stream.Offset(req.Offset), h.cutoff(s.host.now()),
+		min(int(req.MaxRecords), maxReadRecords), min(int(req.MaxBytes), maxReadBytes))
+	if err != nil {
+		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
+	}
+	response := &pb.ReadResponse{
+		LogStart: uint64(r.Start), HighWatermark: uint64(r.HighWatermark), LastArrivalMs: r.LastArrival,
+	}
+	response.Batches = make([][]byte, len(r.Batches))
+	for i, b := range r.Batches {
+		response.Batches[i] = b
+	}
+	return response, nil
+}
+
+// Locate resolves a position to an offset.
+func (s *dataService) Locate(_ context.Context, req *pb.LocateRequest) (*pb.LocateResponse, error) {
+	o, err := s.locate(req)
+	if err != nil {
+		return &pb.LocateResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
+	}
+	return &pb.LocateResponse{Offset: uint64(o)}, nil
+}
+
+func (s *dataService) locate(req *pb.LocateRequest) (stream.Offset, error) {
+	h, err := s.host.leading(shardOf(req.Shard))
+	if err != nil {
+		return 0, err
+	}
+	cutoff := h.cutoff(s.host.now())
+	switch req.Position {
+	case pb.Position_POSITION_TRIM_HORIZON:
+		return h.leader.Start(cutoff), nil
+	case pb.Position_POSITION_LATEST:
+		return h.leader.HighWatermark(), nil
+	case pb.Position_POSITION_AT_TIME:
+		return h.leader.FindTime(req.TimeMs, cutoff)
+	}
+	return 0, stream.Errorf(stream.Invalid, "broker.Locate", "unknown position %d", req.Position)
+}
+
+// inProcessData is the Data client for a gateway in the same process: the
+// generated interface without gRPC in between.
+type inProcessData struct{ service *dataService }
+
+func (c inProcessData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.CallOption) (*pb.AppendResponse, error) {
+	out, err := c.service.Append(ctx, in)
+	return out, toStatus(err)
+}
+
+func (c inProcessData) Read(ctx context.Context, in *pb.ReadRequest, _ ...grpc.CallOption) (*pb.ReadResponse, error) {
+	out, err := c.service.Read(ctx, in)
+	return out, toStatus(err)
+}
+
+func (c inProcessData) Locate(ctx context.Context, in *pb.LocateRequest, _ ...grpc.CallOption) (*pb.LocateResponse, error) {
+	out, err := c.service.Locate(ctx, in)
+	return out, toStatus(err)
+}

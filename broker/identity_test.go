@@ -1,0 +1,106 @@
+package broker
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"shardstream/stream"
+)
+
+func TestIdentityIsKept(t *testing.T) {
+	dir := t.TempDir()
+	first, fresh, err := loadIdentity(dir, "", "host-a")
+	if err != nil || !fresh || first.NodeID != "host-a" {
+		t.Fatal(first, fresh, err)
+	}
+	again, fresh, err := loadIdentity(dir, "", "host-b") // a container's new hostname
+	if err != nil || fresh || again != first {
+		t.Fatal(again, fresh, err)
+	}
+	if _, _, err := loadIdentity(dir, "other", "host-b"); err == nil || !strings.Contains(err.Error(), `belongs to node "host-a"`) {
+		t.Fatal(err)
+	}
+}
+
+func TestEveryFlippedBitOfTheIdentityIsFound(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := loadIdentity(dir, "", "n"); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "identity.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, _ := loadIdentity(dir, "", "n")
+	for i := range len(good) * 8 {
+		bad := append([]byte(nil), good...)
+		bad[i/8] ^= 1 << (i % 8)
+		if err := os.WriteFile(path, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// White space may change without harm; a value never may.
+		if got, _, err := loadIdentity(dir, "", "n"); err == nil && got != want {
+			t.Fatalf("bit %d: accepted %+v", i, got)
+		}
+	}
+}
+
+func TestDataWithoutIdentityIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "journal"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := loadIdentity(dir, "", "n"); err == nil || !strings.Contains(err.Error(), "no identity.json") {
+		t.Fatal(err)
+	}
+}
+
+func TestNewerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	id := identity{ClusterID: "c", NodeID: "n", DiskID: "d", FormatVersion: formatVersion + 1}
+	id.Checksum = id.checksum()
+	text := `{"cluster_id":"c","node_id":"n","disk_id":"d","format_version":2,"checksum":"` + id.Checksum + `"}`
+	if err := os.WriteFile(filepath.Join(dir, "identity.json"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := loadIdentity(dir, "", "n"); err == nil || !strings.Contains(err.Error(), "run the newer version") {
+		t.Fatal(err)
+	}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDir(dir); err == nil || !strings.Contains(err.Error(), "in use by another shardstream") {
+		t.Fatal(err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err = lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+func TestEveryKindHasAStatus(t *testing.T) {
+	for _, k := range stream.Kinds() {
+		if _, ok := codeOf[k]; !ok {
+			t.Errorf("kind %v has no gRPC code", k)
+		}
+	}
+	if toStatus(nil) != nil {
+		t.Error("no error became a status")
+	}
+	if err := toStatus(errors.New("x")); err == nil {
+		t.Error("an error became none")
+	}
+}

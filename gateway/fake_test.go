@@ -431,3 +431,15 @@ func (d fakeData) Locate(_ context.Context, in *pb.LocateRequest, _ ...grpc.Call
 	}
 	return out, nil
 }
+
+// meeting answers an Append only when as many as were announced have come.
+type meeting struct {
+	pb.DataClient
+	arrived *sync.WaitGroup
+}
+
+func (d meeting) Append(ctx context.Context, in *pb.AppendRequest, o ...grpc.CallOption) (*pb.AppendResponse, error) {
+	d.arrived.Done()
+	d.arrived.Wait()
+	return d.DataClient.Append(ctx, in, o...)
+}

@@ -41,6 +41,7 @@ type cli struct {
 	Tail    tailCmd    `cmd:"" help:"Print a stream's records as they come."`
 	Bench   benchCmd   `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`
 	Cluster clusterCmd `cmd:"" help:"Operate a running broker."`
+	Log     logCmd     `cmd:"" help:"Look at the data directory of a stopped node."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -243,5 +243,8 @@ func plural(n uint64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
+	if strings.HasSuffix(noun, "ch") {
+		return decimal(int64(n)) + " " + noun + "es"
+	}
 	return decimal(int64(n)) + " " + noun + "s"
 }

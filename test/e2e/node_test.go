@@ -141,18 +141,20 @@ func (n *node) spawn(t *testing.T, listen string) (serving chan struct{}) {
 // readBanner copies stdout, and finds the endpoint and the operator's port in it.
 func (n *node) readBanner(stdout io.Reader, serving chan struct{}) {
 	lines := bufio.NewScanner(stdout)
-	open := true
+	named := 0 // how many of the two are known
 	for lines.Scan() {
 		line := lines.Text()
 		_, _ = lockedWriter{n}.Write([]byte(line + "\n")) // a buffer never fails
 		if endpoint, ok := strings.CutPrefix(line, "endpoint: "); ok {
 			n.endpoint = strings.TrimSpace(endpoint)
+			named++
 		}
 		if operator, ok := strings.CutPrefix(line, "operator: "); ok {
 			n.operator = strings.Fields(operator)[0]
+			named++
 		}
-		if open && n.endpoint != "" && n.operator != "" {
-			open = false
+		if named == 2 {
+			named++
 			close(serving)
 		}
 	}

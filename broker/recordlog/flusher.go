@@ -112,6 +112,7 @@ func (l *Log) deleteTrimmed() error {
 				r.dirty, r.dirtyFile = false, 0
 			}
 			ops = append(ops, op{key: r.key, typ: entryTrim, base: r.start})
+			r.logged = r.start
 		}
 		r.mu.Unlock()
 	}

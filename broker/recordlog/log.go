@@ -66,7 +66,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, errors.New("Dir is empty"))
+		errs = append(errs, errors.New("no Dir is given"))
 	}
 	for name, v := range map[string]int64{
 		"JournalBudget": c.JournalBudget, "JournalFileSize": c.JournalFileSize, "SegmentSize": c.SegmentSize,
@@ -194,6 +194,7 @@ func (l *Log) Close() error {
 	l.closed.Do(func() {
 		close(l.stop)
 		l.behind.Wait()
+		l.logStarts()
 		l.journal.close()
 		l.writer.Wait()
 		l.cache.closeAll()
@@ -204,6 +205,21 @@ func (l *Log) Close() error {
 		}
 	})
 	return l.journal.err()
+}
+
+// logStarts writes the visible starts that moved, so that a clean stop keeps them.
+func (l *Log) logStarts() {
+	var ops []op
+	for _, r := range l.Replicas() {
+		r.mu.Lock()
+		if r.start > r.logged {
+			ops = append(ops, op{key: r.key, typ: entryTrim, base: r.start})
+		}
+		r.mu.Unlock()
+	}
+	if len(ops) > 0 {
+		_ = l.journal.push(ops...) // Close reports why it could not
+	}
 }
 
 // fatal tells the owner that the process must end.

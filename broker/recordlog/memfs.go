@@ -27,7 +27,7 @@ type MemFS struct {
 	failErr       error
 	dead          bool // after Kill nothing works any more
 	ignoreSync    bool
-	onSync        func()
+	onSync, onWrite func()
 }
 
 const memBlock = 4096
@@ -106,6 +106,13 @@ func (m *MemFS) OnSync(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.onSync = f
+}
+
+// OnWrite sets a function that is called before each WriteAt, like OnSync.
+func (m *MemFS) OnWrite(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onWrite = f
 }
 
 // IgnoreSync makes Sync and SyncDir do nothing and report success: a disk that
@@ -438,9 +445,10 @@ func (m *MemFS) sync() (skip bool, err error) {
 	return m.ignoreSync, nil
 }
 
-func (m *MemFS) hook() {
+// before calls a hook outside of the lock.
+func (m *MemFS) before(hook *func()) {
 	m.mu.Lock()
-	f := m.onSync
+	f := *hook
 	m.mu.Unlock()
 	if f != nil {
 		f()
@@ -448,7 +456,7 @@ func (m *MemFS) hook() {
 }
 
 func (m *MemFS) SyncDir(name string) error {
-	m.hook()
+	m.before(&m.onSync)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if skip, err := m.sync(); skip || err != nil {
@@ -524,6 +532,7 @@ func (n *memNode) remember(from, to int64) {
 
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	m, n := f.fs, f.node
+	m.before(&m.onWrite)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
@@ -577,7 +586,7 @@ func (f *memFile) Size() (int64, error) {
 }
 
 func (f *memFile) Sync() error {
-	f.fs.hook()
+	f.fs.before(&f.fs.onSync)
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	skip, err := f.fs.sync()

@@ -388,7 +388,7 @@ func (s *state) soundUntil(name string, key stream.ReplicaKey, seg *segment, cut
 // recover puts the log together from its directory.
 func (l *Log) recover() error {
 	began := time.Now()
-	if err := l.fs.Mkdir(l.cfg.Dir); err != nil {
+	if err := l.mkdirDurably(l.cfg.Dir); err != nil {
 		return err
 	}
 	for _, dir := range []string{l.journalDir(), path.Join(l.cfg.Dir, "shards")} {
@@ -535,21 +535,44 @@ func (l *Log) continueJournal(s *state) error {
 		j.files = append(j.files, journalFile{files[i].seq, files[i].size, next})
 	}
 	slices.Reverse(j.files)
-	j.seq = s.manifest.firstFile - 1
-	if used > 0 {
-		j.seq = files[used-1].seq
+	if used < len(files) {
+		// Nothing was ever durable in it. It stays in its place, for the
+		// manifest may demand it.
+		return l.continueIn(s, files[used], 0)
 	}
+	j.seq = files[used-1].seq
 	err := j.roll(minSpareSize, false)
-	if !isNoSpace(err) || used == 0 {
+	if !isNoSpace(err) {
 		return err
 	}
 	l.noteFull(err)
-	last := files[used-1]
-	if j.file, err = l.fs.Open(last.name, Write|Direct); err != nil {
+	j.files = j.files[:used-1]
+	return l.continueIn(s, files[used-1], s.endPos)
+}
+
+// continueIn goes on in a file that is there, from a position on.
+func (l *Log) continueIn(s *state, f scanFile, pos int64) error {
+	file, err := l.fs.Open(f.name, Write|Direct)
+	if err != nil {
 		return err
 	}
-	j.size, j.pos = last.size, s.endPos
-	return nil
+	j := l.journal
+	j.file, j.seq, j.size, j.pos = file, f.seq, f.size, pos
+	first := j.frame + 1
+	if has := s.fileHas[f.seq]; has != 0 {
+		first = has
+	}
+	j.files = append(j.files, journalFile{f.seq, f.size, first})
+	if s.report.TornFile != f.name {
+		return nil
+	}
+	// No part of the frame that was cut may be found behind the one that
+	// takes its number.
+	zeros := alignedBuffer(int(s.report.TornBytes))
+	if _, err := file.WriteAt(zeros, s.report.TornPos); err != nil {
+		return err
+	}
+	return file.Sync()
 }
 
 func (l *Log) spareLeftovers(s *state, used int) error {
@@ -559,7 +582,7 @@ func (l *Log) spareLeftovers(s *state, used int) error {
 	}
 	for _, e := range entries {
 		seq, ok := parseJournalName(e.Name)
-		if !ok || seq >= s.manifest.firstFile && seq < s.manifest.firstFile+uint64(used) {
+		if !ok || seq >= s.manifest.firstFile && seq <= s.manifest.firstFile+uint64(used) {
 			continue
 		}
 		spare := spareFile{fmt.Sprintf("spare-%d.log", l.spareNumber.Add(1)), e.Size / pageSize * pageSize}
@@ -575,7 +598,7 @@ func (l *Log) spareLeftovers(s *state, used int) error {
 func (l *Log) takeReplica(s *state, from *rebuilt, live []pendingBatch) error {
 	m := &from.meta
 	r := &Replica{
-		log: l, key: m.key, epoch: m.epoch, wanted: m.epoch, start: m.start, durable: m.end, end: m.end,
+		log: l, key: m.key, epoch: m.epoch, wanted: m.epoch, start: m.start, logged: m.start, durable: m.end, end: m.end,
 		startMs: m.startMs, lastMs: m.lastMs, holes: m.holes, damage: m.damage, segs: m.segs, lastCut: m.lastCut,
 		spilled: m.end,
 	}

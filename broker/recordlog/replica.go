@@ -31,6 +31,7 @@ type Replica struct {
 	wanted  stream.Epoch // adopted, perhaps not durably yet
 	epochs  []EpochStart
 	start   stream.Offset
+	logged  stream.Offset // a start that the journal or the manifest knows
 	durable stream.Offset
 	end     stream.Offset
 	startMs int64 // arrival of the batch at start; 0 if not known

@@ -99,7 +99,7 @@ func (l *Log) writeRun(r *Replica, batches []stream.Batch, file uint64) error {
 		return err
 	}
 	defer l.cache.release(f)
-	if _, err := f.file.WriteAt(buf, from); err != nil {
+	if err := l.writeSegment(f, buf, from); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -114,6 +114,22 @@ func (l *Log) writeRun(r *Replica, batches []stream.Batch, file uint64) error {
 	l.counters.spillBytes.Add(size)
 	l.noteCached(r, last.End())
 	return nil
+}
+
+// directSpill is the size from which on a run is written past the page cache:
+// to fill fresh pages of the cache is slower than the disk (DESIGN.md).
+const directSpill = 256 << 10
+
+func (l *Log) writeSegment(f *segFile, buf []byte, at int64) (err error) {
+	w := f.file
+	if len(buf) >= directSpill {
+		if w, err = l.fs.Open(l.segmentPath(f.id.key, f.id.base), Write|Direct); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, w.Close()) }()
+	}
+	_, err = w.WriteAt(buf, at)
+	return err
 }
 
 func (r *Replica) wroteRun(s segment, fresh bool, file uint64) {

@@ -94,7 +94,6 @@ type ParsedSequence struct {
 var (
 	two124 = new(big.Int).Lsh(big.NewInt(1), 124)
 	two129 = new(big.Int).Lsh(big.NewInt(1), 129)
-	two184 = new(big.Int).Lsh(big.NewInt(1), 184)
 	two185 = new(big.Int).Lsh(big.NewInt(1), 185)
 )
 

@@ -14,6 +14,8 @@ package kinesis
 //   - Lengths of strings are counted in characters (code points).
 //   - CBOR: map keys must be text; a text string is no blob, a byte string no
 //     string; a time is a tagged integer and nothing else.
+//   - Of a list or map only the first maxElements elements are kept, and a
+//     pattern is not matched against more than 64 KiB: both are too long anyway.
 //   - Violations across members whose order is not known come in the model's
 //     order; the entries of a printed map are sorted by key.
 

@@ -13,6 +13,11 @@ import (
 // deepest input has three levels.
 const maxDepth = 64
 
+// maxElements is how many elements of a list or map are kept, many times what
+// any input may have. The rest is read, and judged by its types, but takes no
+// memory: a body of nulls must not grow twentyfold.
+const maxElements = 10000
+
 // tokenKind is what a reader met.
 type tokenKind uint8
 
@@ -284,6 +289,12 @@ func decodeList(s *shape, r reader, t *token, v reflect.Value) *Error {
 			v.Set(list)
 			return nil
 		}
+		if list.Len() == maxElements {
+			if _, err := decodeElement(s.elem, r, reflect.New(zero.Type()).Elem()); err != nil {
+				return err
+			}
+			continue
+		}
 		list = reflect.Append(list, zero)
 		if _, err := decodeElement(s.elem, r, list.Index(list.Len()-1)); err != nil {
 			return err
@@ -321,7 +332,7 @@ func decodeMap(s *shape, r reader, t *token, v reflect.Value) *Error {
 		}
 		if null {
 			delete(m, key)
-		} else {
+		} else if _, there := m[key]; there || len(m) < maxElements {
 			m[key] = value
 		}
 	}

@@ -202,6 +202,8 @@ func TestDecodeCBOR(t *testing.T) {
 		{"a1<ShardCount>3bffffffffffffffff", CreateStream, &CreateStreamInput{ShardCount: new(int32(math.MinInt32))}},
 		{"a1<ShardCount>c249010000000000000000", CreateStream, &CreateStreamInput{ShardCount: new(int32(math.MaxInt32))}},
 		{"a1<ShardCount>c2420102", CreateStream, &CreateStreamInput{ShardCount: new(int32(258))}},
+		{"a1<ShardCount>c2430000ff", CreateStream, &CreateStreamInput{ShardCount: new(int32(255))}},
+		{"a1<ShardCount>fbfff0000000000000", CreateStream, &CreateStreamInput{ShardCount: new(int32(math.MinInt32))}},
 		{"a1<ShardCount>c3420102", CreateStream, &CreateStreamInput{ShardCount: new(int32(-259))}},
 		{"a1<ShardCount>20", CreateStream, &CreateStreamInput{ShardCount: new(int32(-1))}},
 		{"a1<ShardCount>f94580", CreateStream, &CreateStreamInput{ShardCount: new(int32(5))}},
@@ -293,5 +295,36 @@ func TestOps(t *testing.T) {
 	}
 	if _, err := Decode("Nope", JSON, []byte("{}")); err == nil || err.Code != CodeUnknownOperation {
 		t.Errorf("unknown operation: %v", err)
+	}
+}
+
+// TestBodiesDoNotGrow: what a body says it holds, or holds too much of, takes
+// no memory beyond measure.
+func TestBodiesDoNotGrow(t *testing.T) {
+	const n = 200000
+	list := `{"Records":[` + strings.Repeat("null,", n) + `{"PartitionKey":1}]}`
+	if _, err := Decode(PutRecords, JSON, []byte(list)); err == nil || err.Message != truncating+" can not be converted to an String" {
+		t.Errorf("the type of the last element: %v", err)
+	}
+	in, err := Decode(PutRecords, JSON, []byte(strings.Replace(list, `"PartitionKey":1`, "", 1)))
+	if err != nil || len(in.(*PutRecordsInput).Records) != maxElements {
+		t.Fatalf("%v", err)
+	}
+	const want = "10 validation errors detected: Value at 'records' failed to satisfy constraint: Member must have length less than or equal to 500; "
+	if err := Validate(in); err == nil || !strings.HasPrefix(err.Message, want) {
+		t.Errorf("%v", err)
+	}
+	var tags strings.Builder
+	for i := range n {
+		fmt.Fprintf(&tags, `"%d":"",`, i)
+	}
+	in, err = Decode(TagResource, JSON, []byte(`{"Tags":{`+tags.String()+`"7":"last"}}`))
+	if err != nil || len(in.(*TagResourceInput).Tags) != maxElements || in.(*TagResourceInput).Tags["7"] != "last" {
+		t.Errorf("%v", err)
+	}
+	name := strings.Repeat("!", 1<<20)
+	err = Validate(&CreateStreamInput{StreamName: &name})
+	if err == nil || strings.Count(err.Message, ";") != 0 || !strings.HasSuffix(err.Message, "Member must have length less than or equal to 128") {
+		t.Errorf("a name of a megabyte: %.200v", err)
 	}
 }

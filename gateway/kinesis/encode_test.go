@@ -121,3 +121,9 @@ func TestCBORHeads(t *testing.T) {
 		}
 	})
 }
+
+func TestContentTypes(t *testing.T) {
+	if JSON.ContentType() != "application/x-amz-json-1.1" || CBOR.ContentType() != "application/x-amz-cbor-1.1" {
+		t.Error(JSON.ContentType(), CBOR.ContentType())
+	}
+}

@@ -122,7 +122,7 @@ func (vs *violations) length(s *shape, n int, path string, value func() string) 
 // stringViolations gives the constraints that a string violates, all or the
 // first of them.
 func (s *shape) stringViolations(text string, all bool) (found []string) {
-	if s.pattern != nil && !s.pattern.re.MatchString(text) {
+	if s.pattern != nil && !s.hopeless(text) && !s.pattern.re.MatchString(text) {
 		if found = append(found, "Member must satisfy regular expression pattern: "+s.pattern.text); !all {
 			return found
 		}
@@ -141,6 +141,10 @@ func (s *shape) stringViolations(text string, all bool) (found []string) {
 	}
 	return found
 }
+
+// hopeless reports whether a string is so much too long that matching it is not
+// worth the time; only its length is then complained of.
+func (s *shape) hopeless(text string) bool { return s.max != nil && len(text) > 64<<10 }
 
 // constraints gives all constraints of a string, as errors about lists and maps
 // print them.

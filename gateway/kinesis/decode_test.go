@@ -44,6 +44,7 @@ func TestTypeErrors(t *testing.T) {
 		{PutRecord, `{"Data":"=aaa"}`, "'=aaa' can not be converted to a Blob: Invalid Base64 character: '='"},
 		{PutRecord, `{"Data":"+/+YzP_0"}`, "'+/+YzP_0' can not be converted to a Blob: Invalid Base64 character: '_'"},
 		{PutRecord, `{"Data":"aaa\n"}`, "'aaa\n' can not be converted to a Blob: Invalid Base64 character: '\n'"},
+		{PutRecord, `{"Data":"AAAA\n\n\n\n"}`, "'AAAA\n\n\n\n' can not be converted to a Blob: Invalid Base64 character: '\n'"},
 		{PutRecord, `{"Data":"+/+YzPr="}`, "'+/+YzPr=' can not be converted to a Blob: Invalid last non-pad Base64 character dectected"},
 		{PutRecord, `{"Data":"A==="}`, "'A===' can not be converted to a Blob: Invalid last non-pad Base64 character dectected"},
 		{PutRecord, `{"Data":"===="}`, "'====' can not be converted to a Blob: Invalid last non-pad Base64 character dectected"},

@@ -139,11 +139,36 @@ func TestScanRefuses(t *testing.T) {
 		`{"Records":[` + entry + `],"StreamARN":"a"}`, `{"Records":[` + entry + `],"Records":[` + entry + `]}`, `{"Records":[` + entry + `]}x`,
 		`{"Records":[{"Data":"","PartitionKey":""}]}`, `{"Records":[{"Data":"","PartitionKey":"` + strings.Repeat("a", 257) + `"}]}`,
 		`{"Records":[{"Data":""}]}`, `{"Records":[{"PartitionKey":"a"}]}`, `{"Records":[{"Data":"a","PartitionKey":"a"}]}`,
-		`{"Records":[{"Data":"","PartitionKey":"a","ExplicitHashKey":"01"}]}`, `{"Records":[{"Data":"","PartitionKey":"a","Other":1}]}`,
+		`{"Records":[{"Data":"","PartitionKey":"a","ExplicitHashKey":"01"}]}`, `{"Records":[{"Data":"","PartitionKey":"a","ExplicitHashKey":"` + strings.Repeat("1", 40) + `"}]}`,
+		`{"Records":[{"Data":"","PartitionKey":"a","Other":1}]}`,
 		`{"Records":[{"Data":"","PartitionKey":"` + "\xff" + `"}]}`, `{"Records":[{"Data":"","Data":"","PartitionKey":"a"}]}`, "", "x",
 	} {
 		if s.ScanPutRecords(JSON, []byte(body)) {
 			t.Errorf("scanned: %s", body)
+		}
+	}
+	for _, body := range []string{
+		`{"Data":"","PartitionKey":"a","SequenceNumberForOrdering":"` + strings.Repeat("1", 130) + `"}`, `{"PartitionKey":"a"}`, `{"Data":"","PartitionKey":"a","Records":[]}`,
+	} {
+		if s.ScanPutRecord(JSON, []byte(body)) {
+			t.Errorf("scanned: %s", body)
+		}
+	}
+	for _, body := range []string{
+		"a1<Records>80", "a2<Data>40<PartitionKey>61ff", "a2<Data>40<PartitionKey>60", "a2<Data><a><PartitionKey><a>", "a3<Data>40<PartitionKey><a><StreamName>f6",
+		"a2<Data>5f4101ff<PartitionKey><a>", "a2<Data>40<PartitionKey><a>00", "a2<Data>5bffffffffffffffff<PartitionKey><a>", "",
+	} {
+		if s.ScanPutRecord(CBOR, unhex(t, body)) {
+			t.Errorf("scanned: %s", body)
+		}
+	}
+	// Line breaks, which decoders of base64 pass over.
+	for _, data := range []string{"\n\n\n\n", "AAAA\r\n\r\n", `AAAA\n\n\n\n`, "AAA\n"} {
+		body := []byte(`{"PartitionKey":"a","Data":"` + data + `"}`)
+		if s.ScanPutRecord(JSON, body) {
+			if _, err := s.Entries[0].Data.AppendTo(nil); err == nil {
+				t.Errorf("decoded: %s", body)
+			}
 		}
 	}
 }

@@ -82,6 +82,9 @@ func TestValidate(t *testing.T) {
 			"Value '{=a, b=" + strings.Repeat("x", 257) + "}' at 'tags' failed to satisfy constraint: Map keys must satisfy constraint: [Member must have length less than or equal to 128, Member must have length greater than or equal to 1]",
 			"Value '{=a, b=" + strings.Repeat("x", 257) + "}' at 'tags' failed to satisfy constraint: Map value must satisfy constraint: [Member must have length less than or equal to 256, Member must have length greater than or equal to 0]",
 		}},
+		{AddTagsToStream, `{"Tags":{"":"a"}}`, []string{
+			"Value '{=a}' at 'tags' failed to satisfy constraint: Map keys must satisfy constraint: [Member must have length less than or equal to 128, Member must have length greater than or equal to 1]",
+		}},
 		{AddTagsToStream, `{"Tags":{}}`, []string{"Value '{}' at 'tags' failed to satisfy constraint: Member must have length greater than or equal to 1"}},
 		{EnableEnhancedMonitoring, `{"ShardLevelMetrics":["ALL","x"]}`, []string{
 			"Value '[ALL, x]' at 'shardLevelMetrics' failed to satisfy constraint: Member must satisfy constraint: [Member must satisfy enum value set: [IncomingBytes, IncomingRecords, OutgoingBytes, OutgoingRecords, WriteProvisionedThroughputExceeded, ReadProvisionedThroughputExceeded, IteratorAgeMilliseconds, ALL]]",

@@ -99,8 +99,8 @@ type Node struct {
 	fsm   *fsm
 	raft  *raft.Raft
 	store *store
-	log   *slog.Logger
 
+	failure   *failure
 	role      *latest[role]
 	reads     chan chan readResult // to readLoop
 	proposals chan struct{}        // one token per proposal under way
@@ -125,21 +125,15 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	var once sync.Once
-	fatal := func(err error) {
-		once.Do(func() {
-			cfg.Logger.Error("raft cannot go on", "error", err)
-			cfg.OnFatal(err)
-		})
-	}
+	f := &failure{cfg: cfg}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	snaps, err := openSnapStore(filepath.Join(cfg.Dir, "snapshots"), fatal)
+	snaps, err := openSnapStore(filepath.Join(cfg.Dir, "snapshots"), f.tell)
 	if err != nil {
 		return nil, err
 	}
-	logs, err := openStore(cfg.Dir, fatal)
+	logs, err := openStore(cfg.Dir, f.tell)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +157,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n := &Node{
-		fsm: newFSM(fatal), store: logs, log: cfg.Logger,
+		fsm: newFSM(f.tell), store: logs, failure: f,
 		role:      newLatest(role{}),
 		reads:     make(chan chan readResult, 128),
 		proposals: make(chan struct{}, maxProposals),
@@ -173,9 +167,60 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.raft, err = raft.NewRaft(conf, n.fsm, logs, logs, snaps, trans); err != nil {
 		return nil, err
 	}
+	f.watch(n.raft)
 	n.wg.Go(func() { n.roleLoop(notify) })
 	n.wg.Go(n.readLoop)
 	return n, nil
+}
+
+// failure stops raft at the first error after which it must not go on, so that
+// other voters elect and nothing more is tried on this disk (I15).
+type failure struct {
+	cfg Config
+
+	mu   sync.Mutex
+	err  error
+	raft *raft.Raft  // nil until it runs
+	stop raft.Future // of raft's shutdown, once begun: only the first one waits
+}
+
+func (f *failure) tell(err error) {
+	f.mu.Lock()
+	first := f.err == nil
+	if first {
+		f.err = err
+		f.stopLocked()
+	}
+	f.mu.Unlock()
+	if first {
+		f.cfg.Logger.Error("raft cannot go on", "error", err)
+		f.cfg.OnFatal(err)
+	}
+}
+
+func (f *failure) watch(r *raft.Raft) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.raft = r
+	f.stopLocked()
+}
+
+// stopLocked only begins raft's shutdown: it is called on raft's goroutines.
+func (f *failure) stopLocked() {
+	if f.err != nil && f.raft != nil && f.stop == nil {
+		f.stop = f.raft.Shutdown()
+	}
+}
+
+// shutdown stops raft and waits for it.
+func (f *failure) shutdown() error {
+	f.mu.Lock()
+	if f.stop == nil {
+		f.stop = f.raft.Shutdown()
+	}
+	stop := f.stop
+	f.mu.Unlock()
+	return stop.Error()
 }
 
 // joinUp checks that the log begins where the newest snapshot ends, and drops
@@ -412,7 +457,7 @@ func (n *Node) shutdown() error {
 	n.closing.Lock()
 	close(n.done)
 	n.closing.Unlock()
-	err := n.raft.Shutdown().Error()
+	err := n.failure.shutdown()
 	n.wg.Wait()
 	return errors.Join(err, n.store.Close())
 }

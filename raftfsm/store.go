@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"shardstream/stream"
 )
@@ -101,7 +102,7 @@ func openStore(dir string, fatal func(error)) (_ *store, err error) {
 		return nil
 	})
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, stream.Errorf(stream.Unavailable, "raftfsm.Open", "%s is in use by another process", s.path)
 	case err != nil:
 		return nil, err
@@ -431,11 +432,11 @@ func trap(path string, f func() error) (err error) {
 		return nil
 	}
 	var ours *stream.Error
-	if errors.As(err, &ours) || errors.Is(err, bbolt.ErrTimeout) {
+	if errors.As(err, &ours) || errors.Is(err, bolterrors.ErrTimeout) {
 		return err
 	}
 	switch {
-	case errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrChecksum), errors.Is(err, bbolt.ErrVersionMismatch):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return damaged(path, "%w", err)
 	}
 	return stream.Errorf(stream.Internal, "raftfsm", "%s: %w", path, err)

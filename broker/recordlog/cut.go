@@ -160,8 +160,11 @@ func (r *Replica) cutLocked(to stream.Offset, at *cutPoint) (removed []segment, 
 		}
 		copied := *s
 		kept = &copied
-	} else if n > 0 && len(removed) > 0 {
-		r.synced = r.segs[n-1]
+	} else if len(removed) > 0 {
+		r.synced = segment{}
+		if n > 0 {
+			r.synced = r.segs[n-1]
+		}
 	}
 	return removed, kept
 }

@@ -231,8 +231,11 @@ func (r *Replica) carry(first uint64) (bytes int64, err error) {
 	file := r.log.journal.active()
 	for i := r.tailAt(r.spilled); i < len(r.tail); i++ {
 		t := &r.tail[i]
-		if t.file >= first || t.batch.End() > r.durable {
+		if t.batch.End() > r.durable {
 			break
+		}
+		if t.file >= first {
+			continue
 		}
 		o := appendOp(r, t.batch, nil)
 		o.carry = true

@@ -21,12 +21,12 @@ type MemFS struct {
 	capacity int64 // bytes of file content; 0 is no bound
 	used     int64
 
-	writes, syncs int64 // so far
-	failWrite     int64 // number of the write that fails; 0 none
-	failSync      int64
-	failErr       error
-	dead          bool // after Kill nothing works any more
-	ignoreSync    bool
+	writes, syncs   int64 // so far
+	failWrite       int64 // number of the write that fails; 0 none
+	failSync        int64
+	failErr         error
+	dead            bool // after Kill nothing works any more
+	ignoreSync      bool
 	onSync, onWrite func()
 }
 
@@ -47,6 +47,7 @@ type memNode struct {
 type memOp struct {
 	name     string
 	from, to *memNode // what the name meant before and after; nil is nothing
+	joined   bool     // happens together with the op before it: a rename's second half
 	twin     *memNode // the other directory of a rename across directories
 	twinName string
 }
@@ -236,7 +237,9 @@ func (c *crash) clone(n *memNode) *memNode {
 	}
 	kept := 0
 	if c.keep {
-		kept = c.rng.IntN(len(n.ops) + 1)
+		for kept = c.rng.IntN(len(n.ops) + 1); kept < len(n.ops) && n.ops[kept].joined; {
+			kept++
+		}
 	}
 	for i := len(n.ops) - 1; i >= kept; i-- {
 		set(state, n.ops[i].name, n.ops[i].from)
@@ -407,7 +410,9 @@ func (m *MemFS) Rename(from, to string) error {
 	}
 	m.change(toDir, path.Base(to), n)
 	m.change(fromDir, path.Base(from), nil)
-	if fromDir != toDir {
+	if fromDir == toDir {
+		toDir.ops[len(toDir.ops)-1].joined = true
+	} else {
 		toOp, fromOp := &toDir.ops[len(toDir.ops)-1], &fromDir.ops[len(fromDir.ops)-1]
 		toOp.twin, toOp.twinName = fromDir, path.Base(from)
 		fromOp.twin, fromOp.twinName = toDir, path.Base(to)

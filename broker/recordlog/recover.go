@@ -325,9 +325,13 @@ func subtract(r stream.OffsetRange, holes []stream.OffsetRange, damage []Damage)
 // one where the journal does, and names what is missing.
 func (s *state) checkSegments(r *rebuilt) error {
 	m := &r.meta
-	for len(m.segs) > 0 && m.segs[0].end <= m.start {
-		m.segs = m.segs[1:]
+	trimmed := func() {
+		for len(m.segs) > 0 && m.segs[0].end <= m.start {
+			m.segs = m.segs[1:]
+		}
 	}
+	trimmed()
+	defer trimmed() // the last one may end earlier than the manifest says
 	for i := range m.segs {
 		seg := &m.segs[i]
 		name := path.Join(s.dir, "shards", m.key.String(), segmentName(seg.base))
@@ -350,7 +354,8 @@ func (s *state) checkSegments(r *rebuilt) error {
 				return err
 			}
 		}
-		if from < cutAt || err != nil {
+		seg.end = cutAt
+		if from < cutAt {
 			for _, lost := range subtract(stream.OffsetRange{Start: max(from, m.start), End: cutAt}, m.holes, m.damage) {
 				d.Range = lost
 				m.damage = append(m.damage, d)
@@ -380,7 +385,7 @@ func (s *state) soundUntil(name string, key stream.ReplicaKey, seg *segment, cut
 		last, lastMs, end = step.pos+int64(len(step.batch)), step.batch.Arrival(), step.batch.End()
 	}
 	if cutAt < seg.end {
-		seg.end, seg.bytes, seg.lastMs, seg.sealed = cutAt, last, lastMs, false
+		seg.bytes, seg.lastMs, seg.sealed = last, lastMs, false
 	}
 	return end, last, nil
 }
@@ -426,15 +431,19 @@ func (l *Log) recover() error {
 		if err := s.checkSegments(r); err != nil {
 			return err
 		}
-		live := s.settle(r)
-		if err := l.takeReplica(s, r, live); err != nil {
-			return err
-		}
-		s.report.Batches += len(live)
-		r.pending = nil
+		r.pending = s.settle(r)
+		s.report.Batches += len(r.pending)
 	}
+	// Before anything is written behind what segments hold.
 	if err := l.sweep(s); err != nil {
 		return err
+	}
+	for _, key := range keys {
+		r := s.replicas[key]
+		if err := l.takeReplica(s, r, r.pending); err != nil {
+			return err
+		}
+		r.pending = nil
 	}
 	if err := l.relieve(l.cfg.TailCache / 2); err != nil && !errors.Is(err, errFull) {
 		return err
@@ -677,7 +686,7 @@ func (l *Log) sweep(s *state) error {
 					return err
 				}
 			default:
-				if err := l.sweepReplica(l.replicas[key], dir); err != nil {
+				if err := l.sweepReplica(&s.replicas[key].meta, dir); err != nil {
 					return err
 				}
 			}
@@ -689,7 +698,7 @@ func (l *Log) sweep(s *state) error {
 // sweepReplica removes segment files that are not the replica's: trimmed ones,
 // and ones that were not synced, of which the journal has everything. What
 // stands behind the synced end of the last one goes too.
-func (l *Log) sweepReplica(r *Replica, dir string) error {
+func (l *Log) sweepReplica(m *replicaMeta, dir string) error {
 	entries, err := l.fs.List(dir)
 	if err != nil {
 		return err
@@ -697,17 +706,17 @@ func (l *Log) sweepReplica(r *Replica, dir string) error {
 	for _, e := range entries {
 		name := path.Join(dir, e.Name)
 		base, ok := parseSegmentName(e.Name)
-		i := slices.IndexFunc(r.segs, func(s segment) bool { return s.base == base })
+		i := slices.IndexFunc(m.segs, func(s segment) bool { return s.base == base })
 		switch {
-		case ok && i < 0 && (len(r.damage) == 0 || base < r.start):
+		case ok && i < 0 && (len(m.damage) == 0 || base < m.start):
 			err = l.fs.Remove(name)
 		case i < 0:
 			// Perhaps the only copy of what the journal has lost.
-			err = l.toTrash(name, strings.ReplaceAll(r.key.String(), "/", "-")+"-"+e.Name)
-		case i == len(r.segs)-1 && !r.segs[i].sealed && e.Size > r.segs[i].bytes && !r.dirty:
+			err = l.toTrash(name, strings.ReplaceAll(m.key.String(), "/", "-")+"-"+e.Name)
+		case !m.segs[i].sealed && e.Size > m.segs[i].bytes:
 			var f File
 			if f, err = l.fs.Open(name, Write); err == nil {
-				err = errors.Join(f.Truncate(r.segs[i].bytes), f.Close())
+				err = errors.Join(f.Truncate(m.segs[i].bytes), f.Close())
 			}
 		}
 		if err != nil {

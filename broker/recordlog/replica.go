@@ -221,14 +221,17 @@ func (r *Replica) dropTailLocked(n int) {
 }
 
 // pinLocked gives the first journal file that the replica needs for recovery,
-// or 0 if it needs none.
+// or 0 if it needs none. Carried batches stand in later files than batches
+// behind them, so all have to be looked at.
 func (r *Replica) pinLocked() uint64 {
 	pin := uint64(0)
 	if r.dirty {
 		pin = r.dirtyFile
 	}
-	if i := r.tailAt(r.spilled); i < len(r.tail) && (pin == 0 || r.tail[i].file < pin) {
-		pin = r.tail[i].file
+	for i := r.tailAt(r.spilled); i < len(r.tail); i++ {
+		if file := r.tail[i].file; pin == 0 || file < pin {
+			pin = file
+		}
 	}
 	return pin
 }

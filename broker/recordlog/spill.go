@@ -58,7 +58,7 @@ func (r *Replica) unspilledDurable() (batches []stream.Batch, file uint64) {
 		if len(batches) > 0 && t.batch.Base() != batches[len(batches)-1].End() {
 			break // behind a hole, which begins a segment of its own
 		}
-		if len(batches) == 0 {
+		if len(batches) == 0 || t.file < file {
 			file = t.file
 		}
 		batches = append(batches, t.batch)
@@ -140,9 +140,10 @@ func (r *Replica) wroteRun(s segment, fresh bool, file uint64) {
 	} else {
 		r.segs[len(r.segs)-1] = s
 	}
-	if !r.dirty {
-		r.dirty, r.dirtyFile = true, file
+	if !r.dirty || file < r.dirtyFile {
+		r.dirtyFile = file
 	}
+	r.dirty = true
 	r.spilledToLocked(s.end)
 }
 

@@ -96,6 +96,7 @@ func (c Config) serverID() raft.ServerID {
 
 // Node is a member of the metadata's raft cluster, with its copy of the state.
 type Node struct {
+	id    raft.ServerID
 	fsm   *fsm
 	raft  *raft.Raft
 	store *store
@@ -105,9 +106,11 @@ type Node struct {
 	reads     chan chan readResult // to readLoop
 	proposals chan struct{}        // one token per proposal under way
 	closing   sync.Mutex           // orders start and the closing of done
-	done      chan struct{}        // closed by Close
+	done      chan struct{}        // closed when Close begins
+	stopped   chan struct{}        // closed when raft has ended
 	close     func() error         // once
-	wg        sync.WaitGroup
+	calls     sync.WaitGroup       // goroutines that wait for an answer of raft's
+	wg        sync.WaitGroup       // all others
 }
 
 // role is what the node knows of the raft leadership.
@@ -115,7 +118,7 @@ type role struct {
 	leading    bool   // this node leads
 	generation uint64 // counts its leaderships
 	ready      bool   // and its state holds all that was committed before it led
-	known      bool   // some node leads
+	known      bool   // another node leads
 }
 
 // Open starts the node. It fails with Kind Corrupt if anything in the
@@ -125,7 +128,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	f := &failure{cfg: cfg}
+	f := &failure{cfg: cfg, failed: make(chan struct{})}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -157,11 +160,12 @@ func Open(cfg Config) (_ *Node, err error) {
 		}
 	}
 	n := &Node{
-		fsm: newFSM(f.tell), store: logs, failure: f,
+		id: conf.LocalID, fsm: newFSM(f.tell), store: logs, failure: f,
 		role:      newLatest(role{}),
 		reads:     make(chan chan readResult, 128),
 		proposals: make(chan struct{}, maxProposals),
 		done:      make(chan struct{}),
+		stopped:   make(chan struct{}),
 	}
 	n.close = sync.OnceValue(n.shutdown)
 	if n.raft, err = raft.NewRaft(conf, n.fsm, logs, logs, snaps, trans); err != nil {
@@ -169,14 +173,15 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	f.watch(n.raft)
 	n.wg.Go(func() { n.roleLoop(notify) })
-	n.wg.Go(n.readLoop)
+	n.start(n.readLoop)
 	return n, nil
 }
 
 // failure stops raft at the first error after which it must not go on, so that
 // other voters elect and nothing more is tried on this disk (I15).
 type failure struct {
-	cfg Config
+	cfg    Config
+	failed chan struct{} // closed by the first error
 
 	mu   sync.Mutex
 	err  error
@@ -189,6 +194,7 @@ func (f *failure) tell(err error) {
 	first := f.err == nil
 	if first {
 		f.err = err
+		close(f.failed)
 		f.stopLocked()
 	}
 	f.mu.Unlock()
@@ -307,8 +313,8 @@ func (n *Node) WaitLeader(ctx context.Context) error {
 	}
 }
 
-// roleLoop follows the leadership. It never waits for raft, since raft waits
-// for it.
+// roleLoop follows the leadership until raft has ended. It never waits for
+// raft, since raft waits for it.
 func (n *Node) roleLoop(notify <-chan bool) {
 	observed := make(chan raft.Observation, 1)
 	observer := raft.NewObserver(observed, false, func(o *raft.Observation) bool {
@@ -318,8 +324,8 @@ func (n *Node) roleLoop(notify <-chan bool) {
 	n.raft.RegisterObserver(observer)
 	defer n.raft.DeregisterObserver(observer)
 	known := func() bool {
-		addr, _ := n.raft.LeaderWithID()
-		return addr != ""
+		_, id := n.raft.LeaderWithID()
+		return id != "" && id != n.id
 	}
 	for {
 		select {
@@ -334,14 +340,14 @@ func (n *Node) roleLoop(notify <-chan bool) {
 				return r
 			})
 			if leading {
-				n.wg.Go(func() { n.becomeReady(generation) })
+				n.start(func() { n.becomeReady(generation) })
 			}
 		case <-observed:
 			n.role.update(func(r role) role {
 				r.known = known()
 				return r
 			})
-		case <-n.done:
+		case <-n.stopped:
 			return
 		}
 	}
@@ -351,7 +357,7 @@ func (n *Node) roleLoop(notify <-chan bool) {
 // leadership.
 func (n *Node) becomeReady(generation uint64) {
 	barrier := n.raft.Barrier(0)
-	if err := barrier.Error(); err != nil {
+	if err := n.await(barrier); err != nil {
 		return // the leadership is over, or the node
 	}
 	n.fsm.reached(barrier.(raft.IndexFuture).Index())
@@ -395,7 +401,7 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, e
 	if !n.start(func() {
 		defer func() { <-n.proposals }()
 		future := n.raft.Apply(data, wait)
-		if err := future.Error(); err != nil {
+		if err := n.await(future); err != nil {
 			answered <- answer{err: applyError(op, err)}
 			return
 		}
@@ -427,8 +433,27 @@ func (n *Node) start(f func()) bool {
 	case <-n.done:
 		return false
 	default:
-		n.wg.Go(f)
+		n.calls.Go(f)
 		return true
+	}
+}
+
+// await gives the outcome of a future. Raft forgets futures that are queued in
+// it when it ends, so that waiting for them would never end: the goroutine of
+// such a one is lost, which happens only to a node that failed.
+func (n *Node) await(f raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- f.Error() }()
+	select {
+	case err := <-answered:
+		return err
+	case <-n.stopped:
+	}
+	select {
+	case err := <-answered:
+		return err
+	default:
+		return raft.ErrRaftShutdown
 	}
 }
 
@@ -450,14 +475,25 @@ func errClosed(op string) error {
 }
 
 // Close stops the node and waits for all of its goroutines. Proposals under
-// way fail; their outcome is unknown.
+// way are waited for.
 func (n *Node) Close() error { return n.close() }
 
 func (n *Node) shutdown() error {
 	n.closing.Lock()
 	close(n.done)
 	n.closing.Unlock()
+	// Raft must live until it has answered what it was asked.
+	drained := make(chan struct{})
+	n.wg.Go(func() {
+		n.calls.Wait()
+		close(drained)
+	})
+	select {
+	case <-drained:
+	case <-n.failure.failed:
+	}
 	err := n.failure.shutdown()
+	close(n.stopped)
 	n.wg.Wait()
 	return errors.Join(err, n.store.Close())
 }

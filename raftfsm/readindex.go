@@ -73,7 +73,7 @@ func (n *Node) verifiedIndex() (uint64, error) {
 		return 0, stream.Errorf(stream.Unavailable, op, notReady)
 	}
 	committed := n.raft.CommitIndex()
-	if err := n.raft.VerifyLeader().Error(); err != nil {
+	if err := n.await(n.raft.VerifyLeader()); err != nil {
 		kind := stream.Unavailable
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
 			kind = stream.NotLeader
@@ -89,7 +89,7 @@ func (n *Node) verifiedIndex() (uint64, error) {
 		}
 		select {
 		case <-changed:
-		case <-n.done:
+		case <-n.stopped:
 			return 0, errClosed(op)
 		}
 	}

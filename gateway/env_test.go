@@ -61,6 +61,13 @@ func newEnv(t testing.TB, change ...func(*Config, *fakeBroker)) *env {
 		t.Fatal(err)
 	}
 	e.g = g
+	e.broker.mu.Lock()
+	e.broker.shown = func(index uint64) {
+		if _, err := g.meta.awaitIndex(t.Context(), index); err != nil {
+			t.Errorf("waiting for index %d: %v", index, err)
+		}
+	}
+	e.broker.mu.Unlock()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -257,3 +264,13 @@ func dataOf(t testing.TB, out map[string]any) string {
 }
 
 var formats = []kinesis.Format{kinesis.JSON, kinesis.CBOR}
+
+// allReleased waits until no request holds any of the budget, which is taken
+// as a whole for that.
+func (e *env) allReleased() {
+	e.t.Helper()
+	if err := e.g.budget.acquire(e.t.Context(), e.g.budget.size); err != nil {
+		e.t.Fatal(err)
+	}
+	e.g.budget.release(e.g.budget.size)
+}

@@ -46,6 +46,19 @@ type fakeBroker struct {
 	appends  []*pb.AppendRequest // as received, without the batches' bytes
 	reads    []*pb.ReadRequest
 	readIdx  int
+
+	// shown waits until the gateway under test shows a change; set by newEnv.
+	shown func(index uint64)
+}
+
+// settle waits until a change that was just published shows.
+func (f *fakeBroker) settle() {
+	f.mu.Lock()
+	index, watched, shown := f.index, len(f.watchers) > 0, f.shown
+	f.mu.Unlock()
+	if watched && shown != nil {
+		shown(index)
+	}
 }
 
 type fakeLog struct {
@@ -132,6 +145,7 @@ func (f *fakeBroker) publishLocked(e *pb.MetadataEvent) uint64 {
 
 // editShard changes a shard and publishes it.
 func (f *fakeBroker) editShard(id uint64, number uint32, edit func(*pb.Shard)) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := proto.Clone(f.shards[id][number]).(*pb.Shard)
@@ -142,6 +156,7 @@ func (f *fakeBroker) editShard(id uint64, number uint32, edit func(*pb.Shard)) {
 }
 
 func (f *fakeBroker) addShard(id uint64, s *pb.Shard) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.shards[id] = append(slices.Clone(f.shards[id]), s)
@@ -149,6 +164,7 @@ func (f *fakeBroker) addShard(id uint64, s *pb.Shard) {
 }
 
 func (f *fakeBroker) editStream(id uint64, edit func(*pb.Stream)) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.publishLocked(&pb.MetadataEvent{Streams: []*pb.Stream{f.editStreamLocked(id, edit)}})
@@ -162,6 +178,7 @@ func (f *fakeBroker) editStreamLocked(id uint64, edit func(*pb.Stream)) *pb.Stre
 }
 
 func (f *fakeBroker) addNode(id string) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.nodes = append(slices.Clone(f.nodes), &pb.Broker{NodeId: id, GrpcAddress: "addr-" + id})
@@ -170,6 +187,7 @@ func (f *fakeBroker) addNode(id string) {
 
 // activate ends CREATING.
 func (f *fakeBroker) activate(id uint64) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.publishLocked(f.activateLocked(id))
@@ -188,6 +206,7 @@ func (f *fakeBroker) activateLocked(id uint64) *pb.MetadataEvent {
 
 // remove ends DELETING.
 func (f *fakeBroker) remove(id uint64) {
+	defer f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.streams, id)

@@ -248,9 +248,7 @@ func TestBodyTooLarge(t *testing.T) {
 			})
 		}
 	}
-	if n := e.g.budget.inUse(); n != 0 {
-		t.Errorf("%d bytes of the budget are lost", n)
-	}
+	e.allReleased()
 }
 
 // TestTypeErrors: SerializationException has "Message", others have "message".

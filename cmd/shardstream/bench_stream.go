@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -31,14 +32,7 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s: HTTP %d %s", e.op, e
 // openBenchStream finds the stream, or creates it, and waits until it takes records.
 func openBenchStream(ctx context.Context, target *benchclient.Target, name string, shards int) (*benchStream, error) {
 	s := &benchStream{target: target, control: target.NewConn(), name: name}
-	err := s.await(ctx)
-	if e, ok := err.(*apiError); ok && e.code == "ResourceNotFoundException" {
-		err = s.call(ctx, "CreateStream", map[string]any{"StreamName": name, "ShardCount": shards}, nil)
-		if err == nil {
-			s.created = true
-			err = s.await(ctx)
-		}
-	}
+	err := s.await(ctx, shards)
 	if err == nil {
 		err = s.list(ctx)
 	}
@@ -49,25 +43,41 @@ func openBenchStream(ctx context.Context, target *benchclient.Target, name strin
 	return s, nil
 }
 
-// await waits until the stream is ACTIVE.
-func (s *benchStream) await(ctx context.Context) error {
+// await waits until the stream is ACTIVE, and creates it if it is absent. One
+// that is being deleted, as by the run before, is waited for.
+func (s *benchStream) await(ctx context.Context, shards int) error {
 	for {
-		var out struct {
-			StreamDescriptionSummary struct{ StreamStatus string }
-		}
-		if err := s.call(ctx, "DescribeStreamSummary", map[string]any{"StreamName": s.name}, &out); err != nil {
+		status, err := s.status(ctx)
+		switch {
+		case err != nil:
 			return err
-		}
-		switch status := out.StreamDescriptionSummary.StreamStatus; status {
-		case "ACTIVE", "UPDATING":
+		case status == "ACTIVE" || status == "UPDATING":
 			return nil
-		case "DELETING":
-			return fmt.Errorf("stream %s is being deleted", s.name)
+		case status == "" && s.created:
+			return fmt.Errorf("stream %s has vanished", s.name)
+		case status == "":
+			if err := s.call(ctx, "CreateStream", map[string]any{"StreamName": s.name, "ShardCount": shards}, nil); err != nil {
+				return err
+			}
+			s.created = true
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+// status gives the stream's status, "" if there is no such stream.
+func (s *benchStream) status(ctx context.Context) (string, error) {
+	var out struct {
+		StreamDescriptionSummary struct{ StreamStatus string }
+	}
+	err := s.call(ctx, "DescribeStreamSummary", map[string]any{"StreamName": s.name}, &out)
+	var api *apiError
+	if errors.As(err, &api) && api.code == "ResourceNotFoundException" {
+		return "", nil
+	}
+	return out.StreamDescriptionSummary.StreamStatus, err
 }
 
 func (s *benchStream) list(ctx context.Context) error {

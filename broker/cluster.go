@@ -219,6 +219,11 @@ func (c inProcessCluster) ReadIndex(ctx context.Context, in *pb.ReadIndexRequest
 	return out, toStatus(err)
 }
 
+func (c inProcessCluster) NodeStatus(ctx context.Context, in *pb.NodeStatusRequest, _ ...grpc.CallOption) (*pb.NodeStatusResponse, error) {
+	out, err := c.service.NodeStatus(ctx, in)
+	return out, toStatus(err)
+}
+
 func (c inProcessCluster) ListDamage(ctx context.Context, in *pb.ListDamageRequest, _ ...grpc.CallOption) (*pb.ListDamageResponse, error) {
 	out, err := c.service.ListDamage(ctx, in)
 	return out, toStatus(err)

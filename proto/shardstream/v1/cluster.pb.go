@@ -23,6 +23,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReplicaRole int32
+
+const (
+	ReplicaRole_REPLICA_ROLE_UNKNOWN  ReplicaRole = 0 // on disk only
+	ReplicaRole_REPLICA_ROLE_LEADER   ReplicaRole = 1
+	ReplicaRole_REPLICA_ROLE_FOLLOWER ReplicaRole = 2
+)
+
+// Enum value maps for ReplicaRole.
+var (
+	ReplicaRole_name = map[int32]string{
+		0: "REPLICA_ROLE_UNKNOWN",
+		1: "REPLICA_ROLE_LEADER",
+		2: "REPLICA_ROLE_FOLLOWER",
+	}
+	ReplicaRole_value = map[string]int32{
+		"REPLICA_ROLE_UNKNOWN":  0,
+		"REPLICA_ROLE_LEADER":   1,
+		"REPLICA_ROLE_FOLLOWER": 2,
+	}
+)
+
+func (x ReplicaRole) Enum() *ReplicaRole {
+	p := new(ReplicaRole)
+	*p = x
+	return p
+}
+
+func (x ReplicaRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReplicaRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardstream_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (ReplicaRole) Type() protoreflect.EnumType {
+	return &file_shardstream_v1_cluster_proto_enumTypes[0]
+}
+
+func (x ReplicaRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReplicaRole.Descriptor instead.
+func (ReplicaRole) EnumDescriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
 type ProposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -329,6 +378,602 @@ func (x *ReadIndexResponse) GetIndex() uint64 {
 	return 0
 }
 
+type NodeStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`                 // with the replicas
+	StreamId      uint64                 `protobuf:"varint,2,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"` // of this stream only; 0 is all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStatusRequest) Reset() {
+	*x = NodeStatusRequest{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStatusRequest) ProtoMessage() {}
+
+func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
+func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NodeStatusRequest) GetReplicas() bool {
+	if x != nil {
+		return x.Replicas
+	}
+	return false
+}
+
+func (x *NodeStatusRequest) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+type NodeStatusResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"` // of the program
+	StartedMs     int64                  `protobuf:"varint,5,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	Raft          *RaftStatus            `protobuf:"bytes,6,opt,name=raft,proto3" json:"raft,omitempty"`
+	DiskFree      int64                  `protobuf:"varint,7,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"` // bytes
+	DiskFull      bool                   `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	DiskStalled   bool                   `protobuf:"varint,9,opt,name=disk_stalled,json=diskStalled,proto3" json:"disk_stalled,omitempty"`
+	Leaders       uint32                 `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"` // shards that the node leads and serves
+	Replicas      []*ReplicaStatus       `protobuf:"bytes,11,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Members       []*Member              `protobuf:"bytes,12,rep,name=members,proto3" json:"members,omitempty"` // as gossip sees them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStatusResponse) Reset() {
+	*x = NodeStatusResponse{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStatusResponse) ProtoMessage() {}
+
+func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
+func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeStatusResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *NodeStatusResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeStatusResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeStatusResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodeStatusResponse) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *NodeStatusResponse) GetRaft() *RaftStatus {
+	if x != nil {
+		return x.Raft
+	}
+	return nil
+}
+
+func (x *NodeStatusResponse) GetDiskFree() int64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *NodeStatusResponse) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
+}
+
+func (x *NodeStatusResponse) GetDiskStalled() bool {
+	if x != nil {
+		return x.DiskStalled
+	}
+	return false
+}
+
+func (x *NodeStatusResponse) GetLeaders() uint32 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *NodeStatusResponse) GetReplicas() []*ReplicaStatus {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *NodeStatusResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type RaftStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LeaderNode    string                 `protobuf:"bytes,1,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"` // empty: none is known
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex     uint64                 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	AppliedIndex  uint64                 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Servers       []*RaftServer          `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaftStatus) Reset() {
+	*x = RaftStatus{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaftStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaftStatus) ProtoMessage() {}
+
+func (x *RaftStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaftStatus.ProtoReflect.Descriptor instead.
+func (*RaftStatus) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RaftStatus) GetLeaderNode() string {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return ""
+}
+
+func (x *RaftStatus) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RaftStatus) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *RaftStatus) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *RaftStatus) GetServers() []*RaftServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type RaftServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaftServer) Reset() {
+	*x = RaftServer{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaftServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaftServer) ProtoMessage() {}
+
+func (x *RaftServer) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaftServer.ProtoReflect.Descriptor instead.
+func (*RaftServer) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RaftServer) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RaftServer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RaftServer) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port of gossip
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`     // alive, suspect, dead, left
+	GrpcAddress   string                 `protobuf:"bytes,4,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
+	Zone          string                 `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Member) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Member) GetGrpcAddress() string {
+	if x != nil {
+		return x.GrpcAddress
+	}
+	return ""
+}
+
+func (x *Member) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+type ReplicaStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       *ReplicaRef            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Role          ReplicaRole            `protobuf:"varint,2,opt,name=role,proto3,enum=shardstream.v1.ReplicaRole" json:"role,omitempty"`
+	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // adopted
+	Start         uint64                 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
+	HighWatermark uint64                 `protobuf:"varint,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
+	DurableEnd    uint64                 `protobuf:"varint,6,opt,name=durable_end,json=durableEnd,proto3" json:"durable_end,omitempty"`
+	End           uint64                 `protobuf:"varint,7,opt,name=end,proto3" json:"end,omitempty"`
+	Damaged       bool                   `protobuf:"varint,8,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	Followers     []*FollowerStatus      `protobuf:"bytes,9,rep,name=followers,proto3" json:"followers,omitempty"` // a leader's view
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaStatus) Reset() {
+	*x = ReplicaStatus{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaStatus) ProtoMessage() {}
+
+func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
+func (*ReplicaStatus) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplicaStatus) GetReplica() *ReplicaRef {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *ReplicaStatus) GetRole() ReplicaRole {
+	if x != nil {
+		return x.Role
+	}
+	return ReplicaRole_REPLICA_ROLE_UNKNOWN
+}
+
+func (x *ReplicaStatus) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetHighWatermark() uint64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetDurableEnd() uint64 {
+	if x != nil {
+		return x.DurableEnd
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetDamaged() bool {
+	if x != nil {
+		return x.Damaged
+	}
+	return false
+}
+
+func (x *ReplicaStatus) GetFollowers() []*FollowerStatus {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+type FollowerStatus struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId      uint64                 `protobuf:"varint,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	NodeId         string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	DurableEnd     uint64                 `protobuf:"varint,3,opt,name=durable_end,json=durableEnd,proto3" json:"durable_end,omitempty"`
+	Attached       bool                   `protobuf:"varint,4,opt,name=attached,proto3" json:"attached,omitempty"` // the handshake is done
+	CatchingUp     bool                   `protobuf:"varint,5,opt,name=catching_up,json=catchingUp,proto3" json:"catching_up,omitempty"`
+	RemainingBytes uint64                 `protobuf:"varint,6,opt,name=remaining_bytes,json=remainingBytes,proto3" json:"remaining_bytes,omitempty"` // estimate, while catching up
+	TotalBytes     uint64                 `protobuf:"varint,7,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *FollowerStatus) Reset() {
+	*x = FollowerStatus{}
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowerStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowerStatus) ProtoMessage() {}
+
+func (x *FollowerStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowerStatus.ProtoReflect.Descriptor instead.
+func (*FollowerStatus) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FollowerStatus) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+func (x *FollowerStatus) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *FollowerStatus) GetDurableEnd() uint64 {
+	if x != nil {
+		return x.DurableEnd
+	}
+	return 0
+}
+
+func (x *FollowerStatus) GetAttached() bool {
+	if x != nil {
+		return x.Attached
+	}
+	return false
+}
+
+func (x *FollowerStatus) GetCatchingUp() bool {
+	if x != nil {
+		return x.CatchingUp
+	}
+	return false
+}
+
+func (x *FollowerStatus) GetRemainingBytes() uint64 {
+	if x != nil {
+		return x.RemainingBytes
+	}
+	return 0
+}
+
+func (x *FollowerStatus) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
 type ListDamageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -337,7 +982,7 @@ type ListDamageRequest struct {
 
 func (x *ListDamageRequest) Reset() {
 	*x = ListDamageRequest{}
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[6]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +994,7 @@ func (x *ListDamageRequest) String() string {
 func (*ListDamageRequest) ProtoMessage() {}
 
 func (x *ListDamageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[6]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +1007,7 @@ func (x *ListDamageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDamageRequest.ProtoReflect.Descriptor instead.
 func (*ListDamageRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type ListDamageResponse struct {
@@ -375,7 +1020,7 @@ type ListDamageResponse struct {
 
 func (x *ListDamageResponse) Reset() {
 	*x = ListDamageResponse{}
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[7]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +1032,7 @@ func (x *ListDamageResponse) String() string {
 func (*ListDamageResponse) ProtoMessage() {}
 
 func (x *ListDamageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[7]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +1045,7 @@ func (x *ListDamageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDamageResponse.ProtoReflect.Descriptor instead.
 func (*ListDamageResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDamageResponse) GetDamage() []*Damage {
@@ -434,7 +1079,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[8]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +1091,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[8]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +1104,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Damage) GetReplica() *ReplicaRef {
@@ -535,7 +1180,7 @@ type AcceptDamageRequest struct {
 
 func (x *AcceptDamageRequest) Reset() {
 	*x = AcceptDamageRequest{}
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[9]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +1192,7 @@ func (x *AcceptDamageRequest) String() string {
 func (*AcceptDamageRequest) ProtoMessage() {}
 
 func (x *AcceptDamageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[9]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +1205,7 @@ func (x *AcceptDamageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptDamageRequest.ProtoReflect.Descriptor instead.
 func (*AcceptDamageRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AcceptDamageRequest) GetBy() string {
@@ -586,7 +1231,7 @@ type AcceptDamageResponse struct {
 
 func (x *AcceptDamageResponse) Reset() {
 	*x = AcceptDamageResponse{}
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[10]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +1243,7 @@ func (x *AcceptDamageResponse) String() string {
 func (*AcceptDamageResponse) ProtoMessage() {}
 
 func (x *AcceptDamageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_cluster_proto_msgTypes[10]
+	mi := &file_shardstream_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +1256,7 @@ func (x *AcceptDamageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptDamageResponse.ProtoReflect.Descriptor instead.
 func (*AcceptDamageResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_shardstream_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AcceptDamageResponse) GetAccepted() []*Damage {
@@ -642,7 +1287,69 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"\x04more\x18\b \x01(\bR\x04more\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x13\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"L\n" +
+	"\x11NodeStatusRequest\x12\x1a\n" +
+	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x1b\n" +
+	"\tstream_id\x18\x02 \x01(\x04R\bstreamId\"\xbb\x03\n" +
+	"\x12NodeStatusResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x05 \x01(\x03R\tstartedMs\x12.\n" +
+	"\x04raft\x18\x06 \x01(\v2\x1a.shardstream.v1.RaftStatusR\x04raft\x12\x1b\n" +
+	"\tdisk_free\x18\a \x01(\x03R\bdiskFree\x12\x1b\n" +
+	"\tdisk_full\x18\b \x01(\bR\bdiskFull\x12!\n" +
+	"\fdisk_stalled\x18\t \x01(\bR\vdiskStalled\x12\x18\n" +
+	"\aleaders\x18\n" +
+	" \x01(\rR\aleaders\x129\n" +
+	"\breplicas\x18\v \x03(\v2\x1d.shardstream.v1.ReplicaStatusR\breplicas\x120\n" +
+	"\amembers\x18\f \x03(\v2\x16.shardstream.v1.MemberR\amembers\"\xbb\x01\n" +
+	"\n" +
+	"RaftStatus\x12\x1f\n" +
+	"\vleader_node\x18\x01 \x01(\tR\n" +
+	"leaderNode\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x03 \x01(\x04R\tlastIndex\x12#\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x124\n" +
+	"\aservers\x18\x05 \x03(\v2\x1a.shardstream.v1.RaftServerR\aservers\"U\n" +
+	"\n" +
+	"RaftServer\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\"\x88\x01\n" +
+	"\x06Member\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12!\n" +
+	"\fgrpc_address\x18\x04 \x01(\tR\vgrpcAddress\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"\xd4\x02\n" +
+	"\rReplicaStatus\x124\n" +
+	"\areplica\x18\x01 \x01(\v2\x1a.shardstream.v1.ReplicaRefR\areplica\x12/\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x1b.shardstream.v1.ReplicaRoleR\x04role\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x14\n" +
+	"\x05start\x18\x04 \x01(\x04R\x05start\x12%\n" +
+	"\x0ehigh_watermark\x18\x05 \x01(\x04R\rhighWatermark\x12\x1f\n" +
+	"\vdurable_end\x18\x06 \x01(\x04R\n" +
+	"durableEnd\x12\x10\n" +
+	"\x03end\x18\a \x01(\x04R\x03end\x12\x18\n" +
+	"\adamaged\x18\b \x01(\bR\adamaged\x12<\n" +
+	"\tfollowers\x18\t \x03(\v2\x1e.shardstream.v1.FollowerStatusR\tfollowers\"\xf0\x01\n" +
+	"\x0eFollowerStatus\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1f\n" +
+	"\vdurable_end\x18\x03 \x01(\x04R\n" +
+	"durableEnd\x12\x1a\n" +
+	"\battached\x18\x04 \x01(\bR\battached\x12\x1f\n" +
+	"\vcatching_up\x18\x05 \x01(\bR\n" +
+	"catchingUp\x12'\n" +
+	"\x0fremaining_bytes\x18\x06 \x01(\x04R\x0eremainingBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\a \x01(\x04R\n" +
+	"totalBytes\"\x13\n" +
 	"\x11ListDamageRequest\"i\n" +
 	"\x12ListDamageResponse\x12.\n" +
 	"\x06damage\x18\x01 \x03(\v2\x16.shardstream.v1.DamageR\x06damage\x12#\n" +
@@ -663,11 +1370,17 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12.\n" +
 	"\x06damage\x18\x02 \x03(\v2\x16.shardstream.v1.DamageR\x06damage\"J\n" +
 	"\x14AcceptDamageResponse\x122\n" +
-	"\baccepted\x18\x01 \x03(\v2\x16.shardstream.v1.DamageR\baccepted2\xaf\x03\n" +
+	"\baccepted\x18\x01 \x03(\v2\x16.shardstream.v1.DamageR\baccepted*[\n" +
+	"\vReplicaRole\x12\x18\n" +
+	"\x14REPLICA_ROLE_UNKNOWN\x10\x00\x12\x17\n" +
+	"\x13REPLICA_ROLE_LEADER\x10\x01\x12\x19\n" +
+	"\x15REPLICA_ROLE_FOLLOWER\x10\x022\x84\x04\n" +
 	"\aCluster\x12J\n" +
 	"\aPropose\x12\x1e.shardstream.v1.ProposeRequest\x1a\x1f.shardstream.v1.ProposeResponse\x12V\n" +
 	"\rWatchMetadata\x12$.shardstream.v1.WatchMetadataRequest\x1a\x1d.shardstream.v1.MetadataEvent0\x01\x12P\n" +
 	"\tReadIndex\x12 .shardstream.v1.ReadIndexRequest\x1a!.shardstream.v1.ReadIndexResponse\x12S\n" +
+	"\n" +
+	"NodeStatus\x12!.shardstream.v1.NodeStatusRequest\x1a\".shardstream.v1.NodeStatusResponse\x12S\n" +
 	"\n" +
 	"ListDamage\x12!.shardstream.v1.ListDamageRequest\x1a\".shardstream.v1.ListDamageResponse\x12Y\n" +
 	"\fAcceptDamage\x12#.shardstream.v1.AcceptDamageRequest\x1a$.shardstream.v1.AcceptDamageResponseB\xab\x01\n" +
@@ -685,53 +1398,71 @@ func file_shardstream_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_cluster_proto_rawDescData
 }
 
-var file_shardstream_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shardstream_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_shardstream_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shardstream_v1_cluster_proto_goTypes = []any{
-	(*ProposeRequest)(nil),       // 0: shardstream.v1.ProposeRequest
-	(*ProposeResponse)(nil),      // 1: shardstream.v1.ProposeResponse
-	(*WatchMetadataRequest)(nil), // 2: shardstream.v1.WatchMetadataRequest
-	(*MetadataEvent)(nil),        // 3: shardstream.v1.MetadataEvent
-	(*ReadIndexRequest)(nil),     // 4: shardstream.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),    // 5: shardstream.v1.ReadIndexResponse
-	(*ListDamageRequest)(nil),    // 6: shardstream.v1.ListDamageRequest
-	(*ListDamageResponse)(nil),   // 7: shardstream.v1.ListDamageResponse
-	(*Damage)(nil),               // 8: shardstream.v1.Damage
-	(*AcceptDamageRequest)(nil),  // 9: shardstream.v1.AcceptDamageRequest
-	(*AcceptDamageResponse)(nil), // 10: shardstream.v1.AcceptDamageResponse
-	(*Command)(nil),              // 11: shardstream.v1.Command
-	(*CommandResult)(nil),        // 12: shardstream.v1.CommandResult
-	(*ClusterInfo)(nil),          // 13: shardstream.v1.ClusterInfo
-	(*Stream)(nil),               // 14: shardstream.v1.Stream
-	(*Shard)(nil),                // 15: shardstream.v1.Shard
-	(*Broker)(nil),               // 16: shardstream.v1.Broker
-	(*ReplicaRef)(nil),           // 17: shardstream.v1.ReplicaRef
+	(ReplicaRole)(0),             // 0: shardstream.v1.ReplicaRole
+	(*ProposeRequest)(nil),       // 1: shardstream.v1.ProposeRequest
+	(*ProposeResponse)(nil),      // 2: shardstream.v1.ProposeResponse
+	(*WatchMetadataRequest)(nil), // 3: shardstream.v1.WatchMetadataRequest
+	(*MetadataEvent)(nil),        // 4: shardstream.v1.MetadataEvent
+	(*ReadIndexRequest)(nil),     // 5: shardstream.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),    // 6: shardstream.v1.ReadIndexResponse
+	(*NodeStatusRequest)(nil),    // 7: shardstream.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),   // 8: shardstream.v1.NodeStatusResponse
+	(*RaftStatus)(nil),           // 9: shardstream.v1.RaftStatus
+	(*RaftServer)(nil),           // 10: shardstream.v1.RaftServer
+	(*Member)(nil),               // 11: shardstream.v1.Member
+	(*ReplicaStatus)(nil),        // 12: shardstream.v1.ReplicaStatus
+	(*FollowerStatus)(nil),       // 13: shardstream.v1.FollowerStatus
+	(*ListDamageRequest)(nil),    // 14: shardstream.v1.ListDamageRequest
+	(*ListDamageResponse)(nil),   // 15: shardstream.v1.ListDamageResponse
+	(*Damage)(nil),               // 16: shardstream.v1.Damage
+	(*AcceptDamageRequest)(nil),  // 17: shardstream.v1.AcceptDamageRequest
+	(*AcceptDamageResponse)(nil), // 18: shardstream.v1.AcceptDamageResponse
+	(*Command)(nil),              // 19: shardstream.v1.Command
+	(*CommandResult)(nil),        // 20: shardstream.v1.CommandResult
+	(*ClusterInfo)(nil),          // 21: shardstream.v1.ClusterInfo
+	(*Stream)(nil),               // 22: shardstream.v1.Stream
+	(*Shard)(nil),                // 23: shardstream.v1.Shard
+	(*Broker)(nil),               // 24: shardstream.v1.Broker
+	(*ReplicaRef)(nil),           // 25: shardstream.v1.ReplicaRef
 }
 var file_shardstream_v1_cluster_proto_depIdxs = []int32{
-	11, // 0: shardstream.v1.ProposeRequest.command:type_name -> shardstream.v1.Command
-	12, // 1: shardstream.v1.ProposeResponse.result:type_name -> shardstream.v1.CommandResult
-	13, // 2: shardstream.v1.MetadataEvent.cluster:type_name -> shardstream.v1.ClusterInfo
-	14, // 3: shardstream.v1.MetadataEvent.streams:type_name -> shardstream.v1.Stream
-	15, // 4: shardstream.v1.MetadataEvent.shards:type_name -> shardstream.v1.Shard
-	16, // 5: shardstream.v1.MetadataEvent.brokers:type_name -> shardstream.v1.Broker
-	8,  // 6: shardstream.v1.ListDamageResponse.damage:type_name -> shardstream.v1.Damage
-	17, // 7: shardstream.v1.Damage.replica:type_name -> shardstream.v1.ReplicaRef
-	8,  // 8: shardstream.v1.AcceptDamageRequest.damage:type_name -> shardstream.v1.Damage
-	8,  // 9: shardstream.v1.AcceptDamageResponse.accepted:type_name -> shardstream.v1.Damage
-	0,  // 10: shardstream.v1.Cluster.Propose:input_type -> shardstream.v1.ProposeRequest
-	2,  // 11: shardstream.v1.Cluster.WatchMetadata:input_type -> shardstream.v1.WatchMetadataRequest
-	4,  // 12: shardstream.v1.Cluster.ReadIndex:input_type -> shardstream.v1.ReadIndexRequest
-	6,  // 13: shardstream.v1.Cluster.ListDamage:input_type -> shardstream.v1.ListDamageRequest
-	9,  // 14: shardstream.v1.Cluster.AcceptDamage:input_type -> shardstream.v1.AcceptDamageRequest
-	1,  // 15: shardstream.v1.Cluster.Propose:output_type -> shardstream.v1.ProposeResponse
-	3,  // 16: shardstream.v1.Cluster.WatchMetadata:output_type -> shardstream.v1.MetadataEvent
-	5,  // 17: shardstream.v1.Cluster.ReadIndex:output_type -> shardstream.v1.ReadIndexResponse
-	7,  // 18: shardstream.v1.Cluster.ListDamage:output_type -> shardstream.v1.ListDamageResponse
-	10, // 19: shardstream.v1.Cluster.AcceptDamage:output_type -> shardstream.v1.AcceptDamageResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	19, // 0: shardstream.v1.ProposeRequest.command:type_name -> shardstream.v1.Command
+	20, // 1: shardstream.v1.ProposeResponse.result:type_name -> shardstream.v1.CommandResult
+	21, // 2: shardstream.v1.MetadataEvent.cluster:type_name -> shardstream.v1.ClusterInfo
+	22, // 3: shardstream.v1.MetadataEvent.streams:type_name -> shardstream.v1.Stream
+	23, // 4: shardstream.v1.MetadataEvent.shards:type_name -> shardstream.v1.Shard
+	24, // 5: shardstream.v1.MetadataEvent.brokers:type_name -> shardstream.v1.Broker
+	9,  // 6: shardstream.v1.NodeStatusResponse.raft:type_name -> shardstream.v1.RaftStatus
+	12, // 7: shardstream.v1.NodeStatusResponse.replicas:type_name -> shardstream.v1.ReplicaStatus
+	11, // 8: shardstream.v1.NodeStatusResponse.members:type_name -> shardstream.v1.Member
+	10, // 9: shardstream.v1.RaftStatus.servers:type_name -> shardstream.v1.RaftServer
+	25, // 10: shardstream.v1.ReplicaStatus.replica:type_name -> shardstream.v1.ReplicaRef
+	0,  // 11: shardstream.v1.ReplicaStatus.role:type_name -> shardstream.v1.ReplicaRole
+	13, // 12: shardstream.v1.ReplicaStatus.followers:type_name -> shardstream.v1.FollowerStatus
+	16, // 13: shardstream.v1.ListDamageResponse.damage:type_name -> shardstream.v1.Damage
+	25, // 14: shardstream.v1.Damage.replica:type_name -> shardstream.v1.ReplicaRef
+	16, // 15: shardstream.v1.AcceptDamageRequest.damage:type_name -> shardstream.v1.Damage
+	16, // 16: shardstream.v1.AcceptDamageResponse.accepted:type_name -> shardstream.v1.Damage
+	1,  // 17: shardstream.v1.Cluster.Propose:input_type -> shardstream.v1.ProposeRequest
+	3,  // 18: shardstream.v1.Cluster.WatchMetadata:input_type -> shardstream.v1.WatchMetadataRequest
+	5,  // 19: shardstream.v1.Cluster.ReadIndex:input_type -> shardstream.v1.ReadIndexRequest
+	7,  // 20: shardstream.v1.Cluster.NodeStatus:input_type -> shardstream.v1.NodeStatusRequest
+	14, // 21: shardstream.v1.Cluster.ListDamage:input_type -> shardstream.v1.ListDamageRequest
+	17, // 22: shardstream.v1.Cluster.AcceptDamage:input_type -> shardstream.v1.AcceptDamageRequest
+	2,  // 23: shardstream.v1.Cluster.Propose:output_type -> shardstream.v1.ProposeResponse
+	4,  // 24: shardstream.v1.Cluster.WatchMetadata:output_type -> shardstream.v1.MetadataEvent
+	6,  // 25: shardstream.v1.Cluster.ReadIndex:output_type -> shardstream.v1.ReadIndexResponse
+	8,  // 26: shardstream.v1.Cluster.NodeStatus:output_type -> shardstream.v1.NodeStatusResponse
+	15, // 27: shardstream.v1.Cluster.ListDamage:output_type -> shardstream.v1.ListDamageResponse
+	18, // 28: shardstream.v1.Cluster.AcceptDamage:output_type -> shardstream.v1.AcceptDamageResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_cluster_proto_init() }
@@ -746,13 +1477,14 @@ func file_shardstream_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_cluster_proto_rawDesc), len(file_shardstream_v1_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_shardstream_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_shardstream_v1_cluster_proto_depIdxs,
+		EnumInfos:         file_shardstream_v1_cluster_proto_enumTypes,
 		MessageInfos:      file_shardstream_v1_cluster_proto_msgTypes,
 	}.Build()
 	File_shardstream_v1_cluster_proto = out.File

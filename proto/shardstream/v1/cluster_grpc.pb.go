@@ -24,6 +24,7 @@ const (
 	Cluster_Propose_FullMethodName       = "/shardstream.v1.Cluster/Propose"
 	Cluster_WatchMetadata_FullMethodName = "/shardstream.v1.Cluster/WatchMetadata"
 	Cluster_ReadIndex_FullMethodName     = "/shardstream.v1.Cluster/ReadIndex"
+	Cluster_NodeStatus_FullMethodName    = "/shardstream.v1.Cluster/NodeStatus"
 	Cluster_ListDamage_FullMethodName    = "/shardstream.v1.Cluster/ListDamage"
 	Cluster_AcceptDamage_FullMethodName  = "/shardstream.v1.Cluster/AcceptDamage"
 )
@@ -41,6 +42,8 @@ type ClusterClient interface {
 	// ReadIndex gives a raft index verified with the raft leader: a metadata
 	// copy that has reached it shows everything committed before the call.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// NodeStatus tells what this node knows of itself: raft, disk, replicas.
+	NodeStatus(ctx context.Context, in *NodeStatusRequest, opts ...grpc.CallOption) (*NodeStatusResponse, error)
 	// ListDamage names the ranges of the node's replicas that failed their checks.
 	ListDamage(ctx context.Context, in *ListDamageRequest, opts ...grpc.CallOption) (*ListDamageResponse, error)
 	// AcceptDamage gives damaged ranges up for good. An operator's act.
@@ -94,6 +97,16 @@ func (c *clusterClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opt
 	return out, nil
 }
 
+func (c *clusterClient) NodeStatus(ctx context.Context, in *NodeStatusRequest, opts ...grpc.CallOption) (*NodeStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeStatusResponse)
+	err := c.cc.Invoke(ctx, Cluster_NodeStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) ListDamage(ctx context.Context, in *ListDamageRequest, opts ...grpc.CallOption) (*ListDamageResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDamageResponse)
@@ -127,6 +140,8 @@ type ClusterServer interface {
 	// ReadIndex gives a raft index verified with the raft leader: a metadata
 	// copy that has reached it shows everything committed before the call.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// NodeStatus tells what this node knows of itself: raft, disk, replicas.
+	NodeStatus(context.Context, *NodeStatusRequest) (*NodeStatusResponse, error)
 	// ListDamage names the ranges of the node's replicas that failed their checks.
 	ListDamage(context.Context, *ListDamageRequest) (*ListDamageResponse, error)
 	// AcceptDamage gives damaged ranges up for good. An operator's act.
@@ -149,6 +164,9 @@ func (UnimplementedClusterServer) WatchMetadata(*WatchMetadataRequest, grpc.Serv
 }
 func (UnimplementedClusterServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedClusterServer) NodeStatus(context.Context, *NodeStatusRequest) (*NodeStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NodeStatus not implemented")
 }
 func (UnimplementedClusterServer) ListDamage(context.Context, *ListDamageRequest) (*ListDamageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDamage not implemented")
@@ -224,6 +242,24 @@ func _Cluster_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_NodeStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NodeStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).NodeStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_NodeStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).NodeStatus(ctx, req.(*NodeStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_ListDamage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListDamageRequest)
 	if err := dec(in); err != nil {
@@ -274,6 +310,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadIndex",
 			Handler:    _Cluster_ReadIndex_Handler,
+		},
+		{
+			MethodName: "NodeStatus",
+			Handler:    _Cluster_NodeStatus_Handler,
 		},
 		{
 			MethodName: "ListDamage",

@@ -43,6 +43,14 @@ type Command struct {
 	//	*Command_RemoveTags
 	//	*Command_MarkSuspect
 	//	*Command_AcceptLoss
+	//	*Command_FenceBroker
+	//	*Command_UnfenceBroker
+	//	*Command_AlterInSync
+	//	*Command_MoveLeaders
+	//	*Command_AddReplicas
+	//	*Command_DropReplicas
+	//	*Command_StopBroker
+	//	*Command_SetFactors
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -200,6 +208,78 @@ func (x *Command) GetAcceptLoss() *AcceptLoss {
 	return nil
 }
 
+func (x *Command) GetFenceBroker() *FenceBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_FenceBroker); ok {
+			return x.FenceBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUnfenceBroker() *UnfenceBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_UnfenceBroker); ok {
+			return x.UnfenceBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAlterInSync() *AlterInSync {
+	if x != nil {
+		if x, ok := x.Op.(*Command_AlterInSync); ok {
+			return x.AlterInSync
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMoveLeaders() *MoveLeaders {
+	if x != nil {
+		if x, ok := x.Op.(*Command_MoveLeaders); ok {
+			return x.MoveLeaders
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddReplicas() *AddReplicas {
+	if x != nil {
+		if x, ok := x.Op.(*Command_AddReplicas); ok {
+			return x.AddReplicas
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropReplicas() *DropReplicas {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DropReplicas); ok {
+			return x.DropReplicas
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetStopBroker() *StopBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_StopBroker); ok {
+			return x.StopBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetFactors() *SetFactors {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SetFactors); ok {
+			return x.SetFactors
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -252,6 +332,38 @@ type Command_AcceptLoss struct {
 	AcceptLoss *AcceptLoss `protobuf:"bytes,21,opt,name=accept_loss,json=acceptLoss,proto3,oneof"`
 }
 
+type Command_FenceBroker struct {
+	FenceBroker *FenceBroker `protobuf:"bytes,22,opt,name=fence_broker,json=fenceBroker,proto3,oneof"`
+}
+
+type Command_UnfenceBroker struct {
+	UnfenceBroker *UnfenceBroker `protobuf:"bytes,23,opt,name=unfence_broker,json=unfenceBroker,proto3,oneof"`
+}
+
+type Command_AlterInSync struct {
+	AlterInSync *AlterInSync `protobuf:"bytes,24,opt,name=alter_in_sync,json=alterInSync,proto3,oneof"`
+}
+
+type Command_MoveLeaders struct {
+	MoveLeaders *MoveLeaders `protobuf:"bytes,25,opt,name=move_leaders,json=moveLeaders,proto3,oneof"`
+}
+
+type Command_AddReplicas struct {
+	AddReplicas *AddReplicas `protobuf:"bytes,26,opt,name=add_replicas,json=addReplicas,proto3,oneof"`
+}
+
+type Command_DropReplicas struct {
+	DropReplicas *DropReplicas `protobuf:"bytes,27,opt,name=drop_replicas,json=dropReplicas,proto3,oneof"`
+}
+
+type Command_StopBroker struct {
+	StopBroker *StopBroker `protobuf:"bytes,28,opt,name=stop_broker,json=stopBroker,proto3,oneof"`
+}
+
+type Command_SetFactors struct {
+	SetFactors *SetFactors `protobuf:"bytes,29,opt,name=set_factors,json=setFactors,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -275,6 +387,22 @@ func (*Command_RemoveTags) isCommand_Op() {}
 func (*Command_MarkSuspect) isCommand_Op() {}
 
 func (*Command_AcceptLoss) isCommand_Op() {}
+
+func (*Command_FenceBroker) isCommand_Op() {}
+
+func (*Command_UnfenceBroker) isCommand_Op() {}
+
+func (*Command_AlterInSync) isCommand_Op() {}
+
+func (*Command_MoveLeaders) isCommand_Op() {}
+
+func (*Command_AddReplicas) isCommand_Op() {}
+
+func (*Command_DropReplicas) isCommand_Op() {}
+
+func (*Command_StopBroker) isCommand_Op() {}
+
+func (*Command_SetFactors) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -349,10 +477,14 @@ func (x *InitCluster) GetLimits() *Limits {
 // epochs of all shards that it leads rise, since a restarted process never
 // resumes an epoch (I4).
 type RegisterBroker struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Broker        *Broker                `protobuf:"bytes,1,opt,name=broker,proto3" json:"broker,omitempty"` // without incarnation: the FSM assigns it
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Broker *Broker                `protobuf:"bytes,1,opt,name=broker,proto3" json:"broker,omitempty"` // without incarnation: the FSM assigns it
+	// What the node has persisted of its last registration, 0 if nothing. With
+	// another value than the FSM's, or another disk id, the disk is new, emptied
+	// or rolled back: all its replica ids are void (I8, I11).
+	LastIncarnation uint64 `protobuf:"varint,2,opt,name=last_incarnation,json=lastIncarnation,proto3" json:"last_incarnation,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RegisterBroker) Reset() {
@@ -390,6 +522,13 @@ func (x *RegisterBroker) GetBroker() *Broker {
 		return x.Broker
 	}
 	return nil
+}
+
+func (x *RegisterBroker) GetLastIncarnation() uint64 {
+	if x != nil {
+		return x.LastIncarnation
+	}
+	return 0
 }
 
 type CreateStream struct {
@@ -1165,24 +1304,740 @@ func (x *LostRange) GetReason() string {
 	return ""
 }
 
+// FenceBroker takes a dead broker out: it moves the leadership of all its shards
+// to the first live in-sync member in replica order, and takes its replicas out
+// of the in-sync sets above the floor, in this one entry.
+type FenceBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceBroker) Reset() {
+	*x = FenceBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceBroker) ProtoMessage() {}
+
+func (x *FenceBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceBroker.ProtoReflect.Descriptor instead.
+func (*FenceBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FenceBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *FenceBroker) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *FenceBroker) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// UnfenceBroker makes a fenced broker LIVE, and leads again what only it can lead.
+type UnfenceBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfenceBroker) Reset() {
+	*x = UnfenceBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfenceBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfenceBroker) ProtoMessage() {}
+
+func (x *UnfenceBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfenceBroker.ProtoReflect.Descriptor instead.
+func (*UnfenceBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UnfenceBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *UnfenceBroker) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// AlterInSync changes in-sync sets, each by compare-and-set on (epoch, version)
+// by the shard's leader. Refused items change nothing but this: if epoch,
+// version and leader match and only the added replica is not eligible, the
+// version rises, so that the leader can narrow its commit set again (I3).
+type AlterInSync struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the leaders
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Changes       []*InSyncChange        `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterInSync) Reset() {
+	*x = AlterInSync{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterInSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterInSync) ProtoMessage() {}
+
+func (x *AlterInSync) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterInSync.ProtoReflect.Descriptor instead.
+func (*AlterInSync) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AlterInSync) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *AlterInSync) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *AlterInSync) GetChanges() []*InSyncChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type InSyncChange struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	StreamId         uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard            uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch            uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Version          uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	InSync           []uint64               `protobuf:"varint,5,rep,packed,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
+	Added            uint64                 `protobuf:"varint,6,opt,name=added,proto3" json:"added,omitempty"`                                               // replica id, 0 if none
+	AddedIncarnation uint64                 `protobuf:"varint,7,opt,name=added_incarnation,json=addedIncarnation,proto3" json:"added_incarnation,omitempty"` // of the node that holds it
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *InSyncChange) Reset() {
+	*x = InSyncChange{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InSyncChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InSyncChange) ProtoMessage() {}
+
+func (x *InSyncChange) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InSyncChange.ProtoReflect.Descriptor instead.
+func (*InSyncChange) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *InSyncChange) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *InSyncChange) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *InSyncChange) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *InSyncChange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *InSyncChange) GetInSync() []uint64 {
+	if x != nil {
+		return x.InSync
+	}
+	return nil
+}
+
+func (x *InSyncChange) GetAdded() uint64 {
+	if x != nil {
+		return x.Added
+	}
+	return 0
+}
+
+func (x *InSyncChange) GetAddedIncarnation() uint64 {
+	if x != nil {
+		return x.AddedIncarnation
+	}
+	return 0
+}
+
+type MoveLeaders struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*ReplicaChange       `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"` // to the named replica
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveLeaders) Reset() {
+	*x = MoveLeaders{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveLeaders) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveLeaders) ProtoMessage() {}
+
+func (x *MoveLeaders) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveLeaders.ProtoReflect.Descriptor instead.
+func (*MoveLeaders) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MoveLeaders) GetMoves() []*ReplicaChange {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// ReplicaChange names a replica of a shard at a version.
+type ReplicaChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	ReplicaId     uint64                 `protobuf:"varint,4,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaChange) Reset() {
+	*x = ReplicaChange{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaChange) ProtoMessage() {}
+
+func (x *ReplicaChange) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaChange.ProtoReflect.Descriptor instead.
+func (*ReplicaChange) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReplicaChange) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *ReplicaChange) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ReplicaChange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ReplicaChange) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+type AddReplicas struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Places        []*ReplicaPlace        `protobuf:"bytes,1,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddReplicas) Reset() {
+	*x = AddReplicas{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddReplicas) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddReplicas) ProtoMessage() {}
+
+func (x *AddReplicas) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddReplicas.ProtoReflect.Descriptor instead.
+func (*AddReplicas) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AddReplicas) GetPlaces() []*ReplicaPlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+type ReplicaPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	NodeId        string                 `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaPlace) Reset() {
+	*x = ReplicaPlace{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaPlace) ProtoMessage() {}
+
+func (x *ReplicaPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaPlace.ProtoReflect.Descriptor instead.
+func (*ReplicaPlace) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReplicaPlace) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *ReplicaPlace) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ReplicaPlace) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ReplicaPlace) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+type DropReplicas struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      []*ReplicaChange       `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReplicas) Reset() {
+	*x = DropReplicas{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReplicas) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReplicas) ProtoMessage() {}
+
+func (x *DropReplicas) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReplicas.ProtoReflect.Descriptor instead.
+func (*DropReplicas) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DropReplicas) GetReplicas() []*ReplicaChange {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+// StopBroker says that a broker is about to leave: no new replicas, no
+// leaderships, and it does not join in-sync sets again.
+type StopBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopBroker) Reset() {
+	*x = StopBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopBroker) ProtoMessage() {}
+
+func (x *StopBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopBroker.ProtoReflect.Descriptor instead.
+func (*StopBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StopBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *StopBroker) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type SetFactors struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*FactorChange        `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFactors) Reset() {
+	*x = SetFactors{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFactors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFactors) ProtoMessage() {}
+
+func (x *SetFactors) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFactors.ProtoReflect.Descriptor instead.
+func (*SetFactors) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SetFactors) GetChanges() []*FactorChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type FactorChange struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	StreamId          uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard             uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version           uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	ReplicationFactor uint32                 `protobuf:"varint,4,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
+	MinInSync         uint32                 `protobuf:"varint,5,opt,name=min_in_sync,json=minInSync,proto3" json:"min_in_sync,omitempty"` // 0: as it is
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *FactorChange) Reset() {
+	*x = FactorChange{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactorChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactorChange) ProtoMessage() {}
+
+func (x *FactorChange) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactorChange.ProtoReflect.Descriptor instead.
+func (*FactorChange) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FactorChange) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *FactorChange) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *FactorChange) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *FactorChange) GetReplicationFactor() uint32 {
+	if x != nil {
+		return x.ReplicationFactor
+	}
+	return 0
+}
+
+func (x *FactorChange) GetMinInSync() uint32 {
+	if x != nil {
+		return x.MinInSync
+	}
+	return 0
+}
+
 // CommandResult is what applying a command answered. A refusal changes nothing.
 type CommandResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // raft index of the command
 	Error         ErrorKind              `protobuf:"varint,2,opt,name=error,proto3,enum=shardstream.v1.ErrorKind" json:"error,omitempty"`
-	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`                                   // for people and logs
-	Status        StreamStatus           `protobuf:"varint,4,opt,name=status,proto3,enum=shardstream.v1.StreamStatus" json:"status,omitempty"` // WRONG_STATE: the stream's state
-	Current       uint64                 `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`                                // LIMIT_EXCEEDED, INVALID: the present figure
-	Limit         uint64                 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`                                    // LIMIT_EXCEEDED: the limit
-	StreamId      uint64                 `protobuf:"varint,7,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`              // create: the new stream
-	Incarnation   uint64                 `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                        // register: the broker's new incarnation
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`                                     // for people and logs
+	Status        StreamStatus           `protobuf:"varint,4,opt,name=status,proto3,enum=shardstream.v1.StreamStatus" json:"status,omitempty"`   // WRONG_STATE: the stream's state
+	Current       uint64                 `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`                                  // LIMIT_EXCEEDED, INVALID: the present figure
+	Limit         uint64                 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`                                      // LIMIT_EXCEEDED: the limit
+	StreamId      uint64                 `protobuf:"varint,7,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`                // create: the new stream
+	Incarnation   uint64                 `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                          // register: the broker's new incarnation
+	Items         []ErrorKind            `protobuf:"varint,9,rep,packed,name=items,proto3,enum=shardstream.v1.ErrorKind" json:"items,omitempty"` // of a command with a list: each item's outcome, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +2049,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +2062,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1266,6 +2121,13 @@ func (x *CommandResult) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *CommandResult) GetItems() []ErrorKind {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
 // Snapshot is the FSM's whole state as a stream of length-delimited chunks:
 // first a header, then streams and shards in order.
 type SnapshotChunk struct {
@@ -1284,7 +2146,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +2158,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +2171,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -1409,7 +2271,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +2283,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +2296,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -1469,7 +2331,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +2343,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +2356,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -1522,7 +2384,8 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xd8\x06\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xec\n" +
+	"\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -1539,7 +2402,17 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"removeTags\x12@\n" +
 	"\fmark_suspect\x18\x14 \x01(\v2\x1b.shardstream.v1.MarkSuspectH\x00R\vmarkSuspect\x12=\n" +
 	"\vaccept_loss\x18\x15 \x01(\v2\x1a.shardstream.v1.AcceptLossH\x00R\n" +
-	"acceptLossB\x04\n" +
+	"acceptLoss\x12@\n" +
+	"\ffence_broker\x18\x16 \x01(\v2\x1b.shardstream.v1.FenceBrokerH\x00R\vfenceBroker\x12F\n" +
+	"\x0eunfence_broker\x18\x17 \x01(\v2\x1d.shardstream.v1.UnfenceBrokerH\x00R\runfenceBroker\x12A\n" +
+	"\ralter_in_sync\x18\x18 \x01(\v2\x1b.shardstream.v1.AlterInSyncH\x00R\valterInSync\x12@\n" +
+	"\fmove_leaders\x18\x19 \x01(\v2\x1b.shardstream.v1.MoveLeadersH\x00R\vmoveLeaders\x12@\n" +
+	"\fadd_replicas\x18\x1a \x01(\v2\x1b.shardstream.v1.AddReplicasH\x00R\vaddReplicas\x12C\n" +
+	"\rdrop_replicas\x18\x1b \x01(\v2\x1c.shardstream.v1.DropReplicasH\x00R\fdropReplicas\x12=\n" +
+	"\vstop_broker\x18\x1c \x01(\v2\x1a.shardstream.v1.StopBrokerH\x00R\n" +
+	"stopBroker\x12=\n" +
+	"\vset_factors\x18\x1d \x01(\v2\x1a.shardstream.v1.SetFactorsH\x00R\n" +
+	"setFactorsB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -1547,9 +2420,10 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\ttoken_key\x18\x02 \x01(\fR\btokenKey\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tR\taccountId\x12.\n" +
-	"\x06limits\x18\x04 \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"@\n" +
+	"\x06limits\x18\x04 \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"k\n" +
 	"\x0eRegisterBroker\x12.\n" +
-	"\x06broker\x18\x01 \x01(\v2\x16.shardstream.v1.BrokerR\x06broker\"\xa3\x03\n" +
+	"\x06broker\x18\x01 \x01(\v2\x16.shardstream.v1.BrokerR\x06broker\x12)\n" +
+	"\x10last_incarnation\x18\x02 \x01(\x04R\x0flastIncarnation\"\xa3\x03\n" +
 	"\fCreateStream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vshard_count\x18\x02 \x01(\rR\n" +
@@ -1610,7 +2484,56 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\v2\x1a.shardstream.v1.ReplicaRefR\areplica\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x04R\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x93\x02\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"`\n" +
+	"\vFenceBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"J\n" +
+	"\rUnfenceBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x80\x01\n" +
+	"\vAlterInSync\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x126\n" +
+	"\achanges\x18\x03 \x03(\v2\x1c.shardstream.v1.InSyncChangeR\achanges\"\xcd\x01\n" +
+	"\fInSyncChange\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x17\n" +
+	"\ain_sync\x18\x05 \x03(\x04R\x06inSync\x12\x14\n" +
+	"\x05added\x18\x06 \x01(\x04R\x05added\x12+\n" +
+	"\x11added_incarnation\x18\a \x01(\x04R\x10addedIncarnation\"B\n" +
+	"\vMoveLeaders\x123\n" +
+	"\x05moves\x18\x01 \x03(\v2\x1d.shardstream.v1.ReplicaChangeR\x05moves\"{\n" +
+	"\rReplicaChange\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x04 \x01(\x04R\treplicaId\"C\n" +
+	"\vAddReplicas\x124\n" +
+	"\x06places\x18\x01 \x03(\v2\x1c.shardstream.v1.ReplicaPlaceR\x06places\"t\n" +
+	"\fReplicaPlace\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\"I\n" +
+	"\fDropReplicas\x129\n" +
+	"\breplicas\x18\x01 \x03(\v2\x1d.shardstream.v1.ReplicaChangeR\breplicas\"G\n" +
+	"\n" +
+	"StopBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"D\n" +
+	"\n" +
+	"SetFactors\x126\n" +
+	"\achanges\x18\x01 \x03(\v2\x1c.shardstream.v1.FactorChangeR\achanges\"\xaa\x01\n" +
+	"\fFactorChange\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12-\n" +
+	"\x12replication_factor\x18\x04 \x01(\rR\x11replicationFactor\x12\x1e\n" +
+	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xc4\x02\n" +
 	"\rCommandResult\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12/\n" +
 	"\x05error\x18\x02 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
@@ -1619,7 +2542,8 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\acurrent\x18\x05 \x01(\x04R\acurrent\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\x12\x1b\n" +
 	"\tstream_id\x18\a \x01(\x04R\bstreamId\x12 \n" +
-	"\vincarnation\x18\b \x01(\x04R\vincarnation\"\x95\x02\n" +
+	"\vincarnation\x18\b \x01(\x04R\vincarnation\x12/\n" +
+	"\x05items\x18\t \x03(\x0e2\x19.shardstream.v1.ErrorKindR\x05items\"\x95\x02\n" +
 	"\rSnapshotChunk\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.shardstream.v1.SnapshotHeaderH\x00R\x06header\x120\n" +
 	"\x06stream\x18\x02 \x01(\v2\x16.shardstream.v1.StreamH\x00R\x06stream\x12-\n" +
@@ -1649,7 +2573,7 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_command_proto_rawDescData
 }
 
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shardstream_v1_command_proto_goTypes = []any{
 	(*Command)(nil),         // 0: shardstream.v1.Command
 	(*InitCluster)(nil),     // 1: shardstream.v1.InitCluster
@@ -1667,20 +2591,32 @@ var file_shardstream_v1_command_proto_goTypes = []any{
 	(*MarkSuspect)(nil),     // 13: shardstream.v1.MarkSuspect
 	(*AcceptLoss)(nil),      // 14: shardstream.v1.AcceptLoss
 	(*LostRange)(nil),       // 15: shardstream.v1.LostRange
-	(*CommandResult)(nil),   // 16: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),   // 17: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),  // 18: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),     // 19: shardstream.v1.SnapshotEnd
-	nil,                     // 20: shardstream.v1.CreateStream.TagsEntry
-	nil,                     // 21: shardstream.v1.AddTags.TagsEntry
-	(*Limits)(nil),          // 22: shardstream.v1.Limits
-	(*Broker)(nil),          // 23: shardstream.v1.Broker
-	(StreamMode)(0),         // 24: shardstream.v1.StreamMode
-	(ErrorKind)(0),          // 25: shardstream.v1.ErrorKind
-	(StreamStatus)(0),       // 26: shardstream.v1.StreamStatus
-	(*Stream)(nil),          // 27: shardstream.v1.Stream
-	(*Shard)(nil),           // 28: shardstream.v1.Shard
-	(*ClusterInfo)(nil),     // 29: shardstream.v1.ClusterInfo
+	(*FenceBroker)(nil),     // 16: shardstream.v1.FenceBroker
+	(*UnfenceBroker)(nil),   // 17: shardstream.v1.UnfenceBroker
+	(*AlterInSync)(nil),     // 18: shardstream.v1.AlterInSync
+	(*InSyncChange)(nil),    // 19: shardstream.v1.InSyncChange
+	(*MoveLeaders)(nil),     // 20: shardstream.v1.MoveLeaders
+	(*ReplicaChange)(nil),   // 21: shardstream.v1.ReplicaChange
+	(*AddReplicas)(nil),     // 22: shardstream.v1.AddReplicas
+	(*ReplicaPlace)(nil),    // 23: shardstream.v1.ReplicaPlace
+	(*DropReplicas)(nil),    // 24: shardstream.v1.DropReplicas
+	(*StopBroker)(nil),      // 25: shardstream.v1.StopBroker
+	(*SetFactors)(nil),      // 26: shardstream.v1.SetFactors
+	(*FactorChange)(nil),    // 27: shardstream.v1.FactorChange
+	(*CommandResult)(nil),   // 28: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),   // 29: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),  // 30: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),     // 31: shardstream.v1.SnapshotEnd
+	nil,                     // 32: shardstream.v1.CreateStream.TagsEntry
+	nil,                     // 33: shardstream.v1.AddTags.TagsEntry
+	(*Limits)(nil),          // 34: shardstream.v1.Limits
+	(*Broker)(nil),          // 35: shardstream.v1.Broker
+	(StreamMode)(0),         // 36: shardstream.v1.StreamMode
+	(ErrorKind)(0),          // 37: shardstream.v1.ErrorKind
+	(StreamStatus)(0),       // 38: shardstream.v1.StreamStatus
+	(*Stream)(nil),          // 39: shardstream.v1.Stream
+	(*Shard)(nil),           // 40: shardstream.v1.Shard
+	(*ClusterInfo)(nil),     // 41: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
 	1,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
@@ -1695,29 +2631,43 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	12, // 9: shardstream.v1.Command.remove_tags:type_name -> shardstream.v1.RemoveTags
 	13, // 10: shardstream.v1.Command.mark_suspect:type_name -> shardstream.v1.MarkSuspect
 	14, // 11: shardstream.v1.Command.accept_loss:type_name -> shardstream.v1.AcceptLoss
-	22, // 12: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	23, // 13: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	24, // 14: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	20, // 15: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	4,  // 16: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	6,  // 17: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	21, // 18: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	6,  // 19: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	15, // 20: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	6,  // 21: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	25, // 22: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	26, // 23: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	18, // 24: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	27, // 25: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	28, // 26: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	23, // 27: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	19, // 28: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	29, // 29: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	16, // 12: shardstream.v1.Command.fence_broker:type_name -> shardstream.v1.FenceBroker
+	17, // 13: shardstream.v1.Command.unfence_broker:type_name -> shardstream.v1.UnfenceBroker
+	18, // 14: shardstream.v1.Command.alter_in_sync:type_name -> shardstream.v1.AlterInSync
+	20, // 15: shardstream.v1.Command.move_leaders:type_name -> shardstream.v1.MoveLeaders
+	22, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
+	24, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
+	25, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
+	26, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
+	34, // 20: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	35, // 21: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	36, // 22: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	32, // 23: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	4,  // 24: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	6,  // 25: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	33, // 26: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	6,  // 27: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	15, // 28: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	6,  // 29: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	19, // 30: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	21, // 31: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	23, // 32: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	21, // 33: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	27, // 34: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	37, // 35: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	38, // 36: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	37, // 37: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	30, // 38: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	39, // 39: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	40, // 40: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	35, // 41: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	31, // 42: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	41, // 43: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -1739,8 +2689,16 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_RemoveTags)(nil),
 		(*Command_MarkSuspect)(nil),
 		(*Command_AcceptLoss)(nil),
+		(*Command_FenceBroker)(nil),
+		(*Command_UnfenceBroker)(nil),
+		(*Command_AlterInSync)(nil),
+		(*Command_MoveLeaders)(nil),
+		(*Command_AddReplicas)(nil),
+		(*Command_DropReplicas)(nil),
+		(*Command_StopBroker)(nil),
+		(*Command_SetFactors)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[17].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[29].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -1753,7 +2711,7 @@ func file_shardstream_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -284,6 +284,7 @@ const (
 	ReplicaState_REPLICA_STATE_CREATED ReplicaState = 2 // on its disk
 	ReplicaState_REPLICA_STATE_SUSPECT ReplicaState = 3 // its disk lost or damaged something: never electable
 	ReplicaState_REPLICA_STATE_LEAVING ReplicaState = 4
+	ReplicaState_REPLICA_STATE_LOST    ReplicaState = 5 // its disk is gone; stands in the in-sync set until it is swapped for another
 )
 
 // Enum value maps for ReplicaState.
@@ -294,6 +295,7 @@ var (
 		2: "REPLICA_STATE_CREATED",
 		3: "REPLICA_STATE_SUSPECT",
 		4: "REPLICA_STATE_LEAVING",
+		5: "REPLICA_STATE_LOST",
 	}
 	ReplicaState_value = map[string]int32{
 		"REPLICA_STATE_UNKNOWN": 0,
@@ -301,6 +303,7 @@ var (
 		"REPLICA_STATE_CREATED": 2,
 		"REPLICA_STATE_SUSPECT": 3,
 		"REPLICA_STATE_LEAVING": 4,
+		"REPLICA_STATE_LOST":    5,
 	}
 )
 
@@ -555,6 +558,10 @@ type Broker struct {
 	Zone          string                 `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
 	State         BrokerState            `protobuf:"varint,7,opt,name=state,proto3,enum=shardstream.v1.BrokerState" json:"state,omitempty"`
 	FeatureLevel  uint32                 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	GossipAddress string                 `protobuf:"bytes,9,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
+	HttpAddress   string                 `protobuf:"bytes,10,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"` // admin port; empty when off
+	ChangedMs     int64                  `protobuf:"varint,11,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`      // when state changed last
+	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`                              // of the state, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -643,6 +650,34 @@ func (x *Broker) GetFeatureLevel() uint32 {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+func (x *Broker) GetGossipAddress() string {
+	if x != nil {
+		return x.GossipAddress
+	}
+	return ""
+}
+
+func (x *Broker) GetHttpAddress() string {
+	if x != nil {
+		return x.HttpAddress
+	}
+	return ""
+}
+
+func (x *Broker) GetChangedMs() int64 {
+	if x != nil {
+		return x.ChangedMs
+	}
+	return 0
+}
+
+func (x *Broker) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type Stream struct {
@@ -1156,7 +1191,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
-	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\x8e\x02\n" +
+	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\x8f\x03\n" +
 	"\x06Broker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x17\n" +
@@ -1165,7 +1200,13 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\fraft_address\x18\x05 \x01(\tR\vraftAddress\x12\x12\n" +
 	"\x04zone\x18\x06 \x01(\tR\x04zone\x121\n" +
 	"\x05state\x18\a \x01(\x0e2\x1b.shardstream.v1.BrokerStateR\x05state\x12#\n" +
-	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\"\xcb\x03\n" +
+	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12%\n" +
+	"\x0egossip_address\x18\t \x01(\tR\rgossipAddress\x12!\n" +
+	"\fhttp_address\x18\n" +
+	" \x01(\tR\vhttpAddress\x12\x1d\n" +
+	"\n" +
+	"changed_ms\x18\v \x01(\x03R\tchangedMs\x12\x16\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\"\xcb\x03\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1256,13 +1297,14 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x10SHARD_STATE_OPEN\x10\x02\x12\x17\n" +
 	"\x13SHARD_STATE_SEALING\x10\x03\x12\x16\n" +
 	"\x12SHARD_STATE_CLOSED\x10\x04\x12\x17\n" +
-	"\x13SHARD_STATE_EXPIRED\x10\x05*\x91\x01\n" +
+	"\x13SHARD_STATE_EXPIRED\x10\x05*\xa9\x01\n" +
 	"\fReplicaState\x12\x19\n" +
 	"\x15REPLICA_STATE_UNKNOWN\x10\x00\x12\x15\n" +
 	"\x11REPLICA_STATE_NEW\x10\x01\x12\x19\n" +
 	"\x15REPLICA_STATE_CREATED\x10\x02\x12\x19\n" +
 	"\x15REPLICA_STATE_SUSPECT\x10\x03\x12\x19\n" +
-	"\x15REPLICA_STATE_LEAVING\x10\x04*\xbe\x01\n" +
+	"\x15REPLICA_STATE_LEAVING\x10\x04\x12\x16\n" +
+	"\x12REPLICA_STATE_LOST\x10\x05*\xbe\x01\n" +
 	"\vBrokerState\x12\x18\n" +
 	"\x14BROKER_STATE_UNKNOWN\x10\x00\x12\x18\n" +
 	"\x14BROKER_STATE_JOINING\x10\x01\x12\x15\n" +

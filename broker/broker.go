@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"shardstream/broker/recordlog"
@@ -28,54 +27,6 @@ import (
 	"shardstream/raftfsm"
 	"shardstream/stream"
 )
-
-// Config says how to run a broker. Only DataDir is required.
-type Config struct {
-	DataDir string
-	// NodeID is the explicit node id; empty takes the data directory's, and
-	// for a new directory DefaultNodeID (by default the hostname).
-	NodeID        stream.NodeID
-	DefaultNodeID stream.NodeID
-	Zone          string
-
-	// GRPCListener serves Data and Cluster to other processes; nil serves
-	// this process only. The broker closes it.
-	GRPCListener net.Listener
-
-	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
-	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
-	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB
-	ScrubInterval time.Duration // how often all segments are read and verified; 0 is never
-
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
-}
-
-func (c Config) withDefaults() (Config, error) {
-	if c.DataDir == "" {
-		return c, errors.New("no data directory given")
-	}
-	if c.DefaultNodeID == "" {
-		name, err := os.Hostname()
-		if err != nil {
-			return c, fmt.Errorf("can't find the hostname for a node id, give --node-id: %w", err)
-		}
-		c.DefaultNodeID = stream.NodeID(name)
-	}
-	if c.JournalBudget == 0 {
-		c.JournalBudget = 2 << 30
-	}
-	if c.TailCache == 0 {
-		c.TailCache = 64 << 20
-	}
-	if c.DiskReserve == 0 {
-		c.DiskReserve = 512 << 20
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c, nil
-}
 
 // The quotas of a new cluster: what DescribeLimits shows. High enough never to
 // be met by accident, low enough to stop a runaway loop.

@@ -132,7 +132,7 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	node, err := broker.Open(ctx, broker.Config{
-		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), GRPCListener: grpcListener,
+		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Lone: true, GRPCListener: grpcListener,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
 		Logger: logger, Registerer: metrics,
 	})

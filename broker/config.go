@@ -1,0 +1,83 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shardstream/stream"
+)
+
+// Config says how to run a broker. Only DataDir is required, and for a node
+// that is not Lone the listeners of gRPC, raft and gossip.
+type Config struct {
+	DataDir string
+	// NodeID is the explicit node id; empty takes the data directory's, and
+	// for a new directory DefaultNodeID (by default the hostname).
+	NodeID        stream.NodeID
+	DefaultNodeID stream.NodeID
+	Zone          string
+
+	// Lone is a cluster of this node alone, without peers: a single raft voter
+	// that nobody can join, and no listener but gRPC's.
+	Lone bool
+
+	// GRPCListener serves Data and Cluster to other processes; nil serves
+	// this process only. The broker closes it.
+	GRPCListener net.Listener
+	RaftListener net.Listener // raft's own traffic between brokers. The broker closes it
+	GossipBind   string       // HOST:PORT, TCP and UDP, of gossip
+
+	// Advertise is the host under which other nodes and gateways reach this
+	// one; the ports are those of the listeners. Empty takes the host that
+	// GRPCListener is bound to and, if that is no particular one, the machine's
+	// private address.
+	Advertise   string
+	HTTPAddress string // HOST:PORT of the admin port, as told to others; empty if there is none
+
+	// Join names gossip addresses of other nodes, HOST:PORT. A DNS name stands
+	// for all of its addresses and is asked again while none answers.
+	Join []string
+	// BootstrapExpect is how many nodes without a cluster form a new one
+	// together, once. 0 only ever joins a cluster that exists.
+	BootstrapExpect int
+
+	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
+	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
+	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB
+	ScrubInterval time.Duration // how often all segments are read and verified; 0 is never
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.DataDir == "" {
+		return c, errors.New("no data directory given")
+	}
+	if c.DefaultNodeID == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("can't find the hostname for a node id, give --node-id: %w", err)
+		}
+		c.DefaultNodeID = stream.NodeID(name)
+	}
+	if c.JournalBudget == 0 {
+		c.JournalBudget = 2 << 30
+	}
+	if c.TailCache == 0 {
+		c.TailCache = 64 << 20
+	}
+	if c.DiskReserve == 0 {
+		c.DiskReserve = 512 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

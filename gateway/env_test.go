@@ -16,8 +16,6 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"go.uber.org/goleak"
-
-	"shardstream/gateway/kinesis"
 )
 
 func TestMain(m *testing.M) {
@@ -262,8 +260,6 @@ func dataOf(t testing.TB, out map[string]any) string {
 	}
 	return strings.Join(all, " ")
 }
-
-var formats = []kinesis.Format{kinesis.JSON, kinesis.CBOR}
 
 // allReleased waits until no request holds any of the budget, which is taken
 // as a whole for that.

@@ -3,7 +3,6 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,6 +22,8 @@ const testAccount = "123456789012"
 // fakeBroker is a one-node cluster in memory: metadata with the rules that
 // raftfsm has, logs as lists of batches. Its hooks let tests put faults in.
 type fakeBroker struct {
+	pb.ClusterClient // nil: what a gateway never calls
+
 	now func() time.Time
 
 	mu       sync.Mutex
@@ -234,14 +235,6 @@ func (f *fakeBroker) ReadIndex(context.Context, *pb.ReadIndexRequest, ...grpc.Ca
 	defer f.mu.Unlock()
 	f.readIdx++
 	return &pb.ReadIndexResponse{Index: f.index}, nil
-}
-
-func (f *fakeBroker) ListDamage(context.Context, *pb.ListDamageRequest, ...grpc.CallOption) (*pb.ListDamageResponse, error) {
-	return nil, errors.ErrUnsupported
-}
-
-func (f *fakeBroker) AcceptDamage(context.Context, *pb.AcceptDamageRequest, ...grpc.CallOption) (*pb.AcceptDamageResponse, error) {
-	return nil, errors.ErrUnsupported
 }
 
 func refusal(k stream.Kind) *pb.CommandResult { return &pb.CommandResult{Error: pb.ErrorKind(k)} }

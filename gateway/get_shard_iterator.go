@@ -80,11 +80,12 @@ func (c *call) readShard(a address, number uint32) (readTarget, *kinesis.Error) 
 		}
 		return readTarget{m, v, s, account}, account
 	}
-	t, account := find()
+	t, _ := find()
 	if t.s == nil {
 		if m, failure = c.linearizable(); failure != nil {
 			return readTarget{}, failure
 		}
+		var account string
 		if t, account = find(); t.s == nil {
 			return readTarget{}, kinesis.ShardDoesNotExist(stream.ShardName(number), a.name, account)
 		}

@@ -48,8 +48,7 @@ func (c *call) putOne(p *put, name, arn, ordering string) (done bool, failure *k
 		return false, failure
 	}
 	if ordering != "" {
-		n, err := stream.ParseSequence(ordering)
-		if err != nil || n.Arrival > c.g.cfg.Now().Unix() {
+		if !mayOrder(ordering, c.g.cfg.Now().Unix()) {
 			return false, kinesis.InvalidOrderingSequence(ordering, v.Name, account)
 		}
 	}
@@ -64,4 +63,15 @@ func (c *call) putOne(p *put, name, arn, ordering string) (done bool, failure *k
 	}
 	c.out = kinesis.AppendPutRecordOutput(c.out[:0], c.format, p.results[0].Sequence, "")
 	return true, nil
+}
+
+// maxShortSequence is the most decimal digits of a number below 2^129: the
+// layout of version 0. Longer ones have the 47 hexadecimal digits of the others.
+const maxShortSequence = 39
+
+// mayOrder reports whether a number can be asked to be exceeded: it can be read,
+// is not of version 0 in the long layout, and does not come from the future.
+func mayOrder(number string, now int64) bool {
+	n, err := stream.ParseSequence(number)
+	return err == nil && (n.Version != 0 || len(number) <= maxShortSequence) && n.Arrival <= now
 }

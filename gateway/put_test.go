@@ -157,6 +157,7 @@ func TestSequenceNumberForOrdering(t *testing.T) {
 		stream.StartSequence(1, now).String(), // another shard
 		stream.RecordSequence(77, now-5, 3, now).String(),
 		(stream.SequenceNumber{}).String(), // all zero, version 2
+		"5",                                // version 0 in the short layout
 	} {
 		if a := put(ok); a.status != 200 {
 			t.Errorf("%s: %d %s", ok, a.status, a.raw)
@@ -169,6 +170,7 @@ func TestSequenceNumberForOrdering(t *testing.T) {
 		"49674026002850188218576229259473476449429298564223254595",  // version 3
 		"99674026002850188218576229259473476449429298564223254594",  // leading digit
 		"496740260028501882185762292594734764494292985642232545940", // too long
+		"49674026002850188218576229259473476449429298564223254592",  // version 0 in the long layout
 	} {
 		put(bad).mustBe(t, 400, iae, "ExclusiveMinimumSequenceNumber "+bad+" used in PutRecord on stream s under account 123456789012 is invalid.")
 	}

@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"placement":            {"stream"},
 	"broker/recordlog":     {"stream"},
 	"broker/member":        {"stream"},
+	"broker/member/memnet": {},
 	"broker/replica":       {"broker/recordlog", "proto/shardstream/v1", "stream"},
 	"broker":               {"broker/recordlog", "broker/replica", "broker/member", "raftfsm", "placement", "proto/shardstream/v1", "stream"},
 	"gateway/kinesis":      {"stream"},

@@ -35,8 +35,17 @@ func shardOf(ref *pb.ShardRef) stream.ShardID {
 func (s *dataService) Append(ctx context.Context, req *pb.AppendRequest) (*pb.AppendResponse, error) {
 	a := &appendCall{results: make([]pb.AppendResult, len(req.Batches)), done: make(chan struct{})}
 	a.pending.Store(int32(len(req.Batches)) + 1)
+	size := 0
+	for _, b := range req.Batches {
+		size += len(b.Batch)
+	}
+	refused := s.host.records.Admit(ctx, size) // the one place that waits for a busy disk
 	for i, b := range req.Batches {
-		if err := s.appendOne(a, i, b); err != nil {
+		err := refused
+		if err == nil {
+			err = s.appendOne(a, i, b)
+		}
+		if err != nil {
 			a.fail(i, err)
 			a.finish()
 		}

@@ -2,6 +2,7 @@ package recordlog
 
 import (
 	"cmp"
+	"errors"
 	"log/slog"
 	"path"
 	"slices"
@@ -38,6 +39,10 @@ func (l *Log) flush() {
 	}
 	l.segMu.Lock()
 	defer l.segMu.Unlock()
+	defer l.journal.letIn()
+	if l.settleCuts() != nil {
+		return
+	}
 	for {
 		r := l.nextSpill()
 		if r == nil {
@@ -166,16 +171,24 @@ func (l *Log) checkpoint(keep int64) error {
 	slices.SortStableFunc(pins, func(a, b pinned) int { return cmp.Compare(a.bytes, b.bytes) })
 	carried := int64(0)
 	for _, p := range pins {
+		if err := l.settleFiles(p.r); err != nil {
+			return l.mustNotFail(err)
+		}
 		if !p.dirty && p.bytes < carryBelow && carried+p.bytes <= l.cfg.JournalBudget/8 {
 			n, err := p.r.carry(first)
 			if err != nil {
 				return err
 			}
 			carried += n
-			continue
 		}
-		if err := l.flushReplica(p.r); err != nil {
-			return err
+		for p.r.pinnedBelow(first) {
+			err := l.flushReplica(p.r)
+			if errors.Is(err, errCut) {
+				err = j.barrier() // a cut has come between; the next turn has it durable
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	for dir := range l.dirtyDirs {
@@ -197,13 +210,20 @@ func (l *Log) checkpoint(keep int64) error {
 	return l.mustNotFail(j.retire(m.firstFile))
 }
 
+func (r *Replica) pinnedBelow(first uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pin := r.pinLocked()
+	return pin != 0 && pin < first
+}
+
 // flushReplica spills and syncs all of a replica's durable batches.
 func (l *Log) flushReplica(r *Replica) error {
 	if err := l.spill(r); err != nil {
 		return err
 	}
 	r.mu.Lock()
-	dirty := r.dirty
+	dirty, gen := r.dirty, r.gen
 	var last segment
 	if n := len(r.segs); n > 0 {
 		last = r.segs[n-1]
@@ -217,7 +237,7 @@ func (l *Log) flushReplica(r *Replica) error {
 		return l.mustNotFail(err)
 	}
 	defer l.cache.release(f)
-	return l.syncSegment(r, f)
+	return l.syncSegment(r, f, gen, false)
 }
 
 // carry writes the tail's batches that stand in files before first to the
@@ -239,7 +259,7 @@ func (r *Replica) carry(first uint64) (bytes int64, err error) {
 		}
 		o := appendOp(r, t.batch, nil)
 		o.carry = true
-		if err := r.log.journal.push(o); err != nil {
+		if _, err := r.log.journal.push(o); err != nil {
 			return bytes, err
 		}
 		t.file = file
@@ -282,8 +302,11 @@ func (l *Log) snapshot(first uint64) *manifest {
 }
 
 func (r *Replica) metaLocked() replicaMeta {
+	if r.before != nil {
+		return *r.before // the journal has the rest
+	}
 	m := replicaMeta{
-		key: r.key, epoch: r.epoch, start: r.start, end: r.end, startMs: r.startMs, lastMs: r.lastMs, lastCut: r.lastCut,
+		key: r.key, hw: r.hwLocked(), epoch: r.epoch, start: r.start, end: r.end, startMs: r.startMs, lastMs: r.lastMs, lastCut: r.lastCut,
 		epochs: slices.Clone(r.epochs), holes: slices.Clone(r.holes), damage: slices.Clone(r.damage), segs: slices.Clone(r.segs),
 	}
 	// What is spilled but not synced is left to the journal: the last segment

@@ -53,7 +53,8 @@ import (
 //	 21    3  zero
 //	 24    4  epoch
 //	 28    4  checksum in the batch
-//	 32    8  base offset; Cut: the new end; Trim: the new start
+//	 32    8  base offset; Cut: the new end; Trim: the new start; Restart: both;
+//	          HW: the high watermark
 //	 40    8  end offset (Append, Hole)
 //	 48    4  position of the batch in the payload
 //	 52    4  length of the batch
@@ -89,6 +90,9 @@ const (
 	entryCreate entryType = 5
 	entryDrop   entryType = 6
 	entryHole   entryType = 7 // [base, end) is given up
+
+	entryRestart entryType = 8 // everything is dropped, the log begins empty at base
+	entryHW      entryType = 9 // all below base was known to be committed: a hint
 )
 
 type entry struct {
@@ -237,7 +241,7 @@ type frameBuf struct {
 	buf     []byte // aligned to pages for direct writes
 	payload int    // bytes, from frameRoom on
 	ops     []op
-	after   []func(error) // barriers
+	entries int // of ops; the others are barriers
 }
 
 // frameRoom is where the payload gathers: the head and a directory of 71
@@ -250,9 +254,8 @@ func (f *frameBuf) hasRoom(size int) bool {
 }
 
 func (f *frameBuf) add(o op) {
-	if o.typ == 0 {
-		f.after = append(f.after, o.done)
-		return
+	if o.typ != 0 {
+		f.entries++
 	}
 	if n := len(o.batch); n > 0 {
 		f.grow(frameRoom + f.payload + n)
@@ -266,9 +269,6 @@ func (f *frameBuf) add(o op) {
 // take empties the buffer and gives what was in it.
 func (f *frameBuf) take() []op {
 	ops := append([]op(nil), f.ops...)
-	for _, done := range f.after {
-		ops = append(ops, op{done: done})
-	}
 	f.reset()
 	return ops
 }
@@ -288,8 +288,7 @@ func (f *frameBuf) grow(need int) {
 
 func (f *frameBuf) reset() {
 	clear(f.ops)
-	clear(f.after)
-	f.ops, f.after, f.payload = f.ops[:0], f.after[:0], 0
+	f.ops, f.entries, f.payload = f.ops[:0], 0, 0
 	if len(f.buf) > 4*frameCap {
 		f.buf = nil // a rare giant; not worth its memory
 	}
@@ -304,7 +303,7 @@ const moveBelow = 64 << 10
 
 // finish lays the frame out and gives its bytes and the checksum of its head.
 func (f *frameBuf) finish(h head) ([]byte, uint32) {
-	dir := len(f.ops) * entrySize
+	dir := f.entries * entrySize
 	at := headSize + dir
 	end := at + f.payload + dir + headSize
 	if at <= frameRoom && f.payload >= moveBelow {
@@ -320,12 +319,16 @@ func (f *frameBuf) finish(h head) ([]byte, uint32) {
 	clear(frame[headSize+dir : at])
 	second := length - headSize - dir
 	clear(frame[at+f.payload : second])
+	next := headSize
 	for i := range f.ops {
-		e := f.ops[i].entry()
-		e.put(frame[headSize+i*entrySize:])
+		if f.ops[i].typ != 0 {
+			e := f.ops[i].entry()
+			e.put(frame[next:])
+			next += entrySize
+		}
 	}
 	copy(frame[second:], frame[headSize:headSize+dir])
-	h.length, h.entries = uint32(length), uint32(len(f.ops))
+	h.length, h.entries = uint32(length), uint32(f.entries)
 	h.dirCRC = crc32.Checksum(frame[headSize:headSize+dir], castagnoli)
 	h.payloadPos, h.payloadLen = uint32(at), uint32(f.payload)
 	crc := h.put(frame, headMagic)
@@ -335,7 +338,7 @@ func (f *frameBuf) finish(h head) ([]byte, uint32) {
 
 // size gives an upper bound of the frame's length.
 func (f *frameBuf) size() int64 {
-	return int64(frameRoom + f.payload + 2*(len(f.ops)*entrySize+headSize) + pageSize)
+	return int64(frameRoom + f.payload + 2*(f.entries*entrySize+headSize) + pageSize)
 }
 
 // alignedBuffer gives memory that direct writes accept.

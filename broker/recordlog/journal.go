@@ -12,7 +12,7 @@ import (
 // before it are (a barrier).
 type op struct {
 	key   stream.ReplicaKey
-	r     *Replica // Append and Cut
+	r     *Replica // Append
 	typ   entryType
 	epoch stream.Epoch
 	base  stream.Offset
@@ -44,7 +44,7 @@ type journal struct {
 	other   *frameBuf // the second buffer, nil while it is being written
 	waiting []op      // what found no room in fill
 	held    int64     // bytes of batches pushed and not done
-	room    chan struct{}
+	gate    gate
 	closing bool
 	failed  error // sticky: the first error goes to every later waiter (I15)
 	files   []journalFile
@@ -65,6 +65,7 @@ type journal struct {
 	frame  uint64 // number of the last frame
 	prev   uint32 // checksum of its head
 	synced uint64 // highest frame known to be durable
+	hints  []*Replica
 }
 
 // journalFile is a file that recovery would read. files[len-1] is written to.
@@ -80,26 +81,64 @@ type spareFile struct {
 }
 
 // push hands ops over, all of them in one frame as far as they carry no
-// batches, and fails only if the journal has.
-func (j *journal) push(ops ...op) error {
+// batches, and gives a lower bound of the journal file in which they will
+// stand. It never blocks, and fails only if the journal has.
+func (j *journal) push(ops ...op) (file uint64, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.refusalLocked(); err != nil {
+		return 0, err
+	}
+	for i := range ops {
+		j.addLocked(&ops[i])
+	}
+	signal(j.wake)
+	return j.files[len(j.files)-1].seq, nil
+}
+
+// pushAppend hands an append over if the bound of what may be under way lets it.
+func (j *journal) pushAppend(o op) (file uint64, err error) {
+	n := int64(len(o.batch))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.refusalLocked(); err != nil {
+		return 0, err
+	}
+	if err := j.overloadedLocked(n); err != nil {
+		return 0, err
+	}
+	j.gate.granted = max(0, j.gate.granted-n)
+	j.addLocked(&o)
+	signal(j.wake)
+	return j.files[len(j.files)-1].seq, nil
+}
+
+// pushQuietly hands an op over that goes with the next frame, but makes none.
+func (j *journal) pushQuietly(o op) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refusalLocked() == nil {
+		j.addLocked(&o)
+	}
+}
+
+func (j *journal) refusalLocked() error {
 	if j.failed != nil {
 		return j.failed
 	}
 	if j.closing {
 		return stream.Errorf(stream.Unavailable, "recordlog.Append", "the log is closed")
 	}
-	for i := range ops {
-		j.held += int64(len(ops[i].batch))
-		if len(j.waiting) == 0 && j.fill.hasRoom(len(ops[i].batch)) {
-			j.fill.add(ops[i])
-		} else {
-			j.waiting = append(j.waiting, ops[i])
-		}
-	}
-	signal(j.wake)
 	return nil
+}
+
+func (j *journal) addLocked(o *op) {
+	j.held += int64(len(o.batch))
+	if len(j.waiting) == 0 && j.fill.hasRoom(len(o.batch)) {
+		j.fill.add(*o)
+	} else {
+		j.waiting = append(j.waiting, *o)
+	}
 }
 
 // do pushes ops and waits until they are durable.
@@ -113,7 +152,7 @@ func (j *journal) do(ops ...op) error {
 		}
 		result <- err
 	}
-	if err := j.push(ops...); err != nil {
+	if _, err := j.push(ops...); err != nil {
 		return err
 	}
 	return <-result
@@ -140,11 +179,12 @@ func (j *journal) liveBytes() (total int64) {
 	return total
 }
 
-// take swaps the buffers and gives the one to write, nil if there is nothing.
-func (j *journal) take() (b *frameBuf, closed bool) {
+// take swaps the buffers and gives the one to write, nil if there is nothing
+// in it, unless an empty one is wanted.
+func (j *journal) take(wantEmpty bool) (b *frameBuf, closed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.fill.ops)+len(j.fill.after) == 0 {
+	if len(j.fill.ops) == 0 && !wantEmpty {
 		return nil, j.closing
 	}
 	b, j.fill, j.other = j.fill, j.other, nil
@@ -167,7 +207,14 @@ func (j *journal) run() {
 	idle := time.NewTimer(time.Hour)
 	defer idle.Stop()
 	for {
-		b, closed := j.take()
+		if j.err() != nil {
+			j.drain()
+			return
+		}
+		if j.pending() {
+			j.addHints()
+		}
+		b, closed := j.take(false)
 		if closed {
 			return
 		}
@@ -182,29 +229,32 @@ func (j *journal) run() {
 			idle.Reset(j.log.cfg.idleFrame)
 			select {
 			case <-j.wake:
+				continue
 			case <-idle.C:
-				if err := j.write(&frameBuf{}); err != nil {
-					j.fail(err)
-					return
-				}
 			}
+			j.addHints()
+			b, _ = j.take(true)
+		}
+		if err := j.write(b); err != nil {
+			j.fail(err)
+			j.drainFrame(b)
 			continue
 		}
-		err := j.write(b)
-		if err != nil {
-			j.fail(err)
-		}
-		j.complete(b, err)
-		if err != nil {
-			return
-		}
+		j.complete(b)
 	}
+}
+
+// pending reports whether there is something to write.
+func (j *journal) pending() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.fill.ops) > 0
 }
 
 // write writes one frame and makes it durable.
 func (j *journal) write(b *frameBuf) error {
-	if len(b.ops) == 0 && len(b.after) > 0 {
-		return j.err() // barriers only
+	if b.entries == 0 && len(b.ops) > 0 {
+		return nil // barriers only
 	}
 	if need := b.size(); j.file == nil || j.pos+need > j.size {
 		if err := j.roll(need, true); err != nil {
@@ -224,7 +274,7 @@ func (j *journal) write(b *frameBuf) error {
 	j.frame++
 	j.synced, j.prev = j.frame, crc
 	j.pos += int64(len(bytes))
-	j.empty = len(b.ops) == 0
+	j.empty = b.hintsOnly()
 	s := &j.log.counters
 	s.frames.Add(1)
 	s.fdatasyncs.Add(1)
@@ -233,71 +283,25 @@ func (j *journal) write(b *frameBuf) error {
 }
 
 // complete publishes the durable ends and wakes the waiters, in order.
-func (j *journal) complete(b *frameBuf, err error) {
+func (j *journal) complete(b *frameBuf) {
 	var bytes int64
 	for i := range b.ops {
 		o := &b.ops[i]
 		bytes += int64(len(o.batch))
-		if o.typ == entryAppend && err == nil {
+		if o.typ == entryAppend {
 			o.r.landed(o)
 		}
 		if o.done != nil {
-			o.done(err)
+			o.done(nil)
 		}
-	}
-	for _, done := range b.after {
-		done(err)
 	}
 	b.reset()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.other = b
-	j.releaseLocked(bytes)
-}
-
-func (j *journal) releaseLocked(bytes int64) {
 	j.held -= bytes
-	if j.room != nil {
-		close(j.room)
-		j.room = nil
-	}
-}
-
-// admit waits until the bytes of a batch fit the bound of what may be under
-// way, but not for long: a disk that stalls must not collect callers.
-func (j *journal) admit(bytes int) error {
-	var timeout <-chan time.Time
-	for {
-		j.mu.Lock()
-		if j.failed != nil || j.held+int64(bytes) <= j.log.cfg.inFlight && j.log.tailHasRoom() {
-			defer j.mu.Unlock()
-			return j.failed
-		}
-		if j.room == nil {
-			j.room = make(chan struct{})
-		}
-		room := j.room
-		j.mu.Unlock()
-		if timeout == nil {
-			timer := time.NewTimer(j.log.cfg.admitWait)
-			defer timer.Stop()
-			timeout = timer.C
-		}
-		j.log.kickFlusher()
-		select {
-		case <-room:
-		case <-timeout:
-			j.log.counters.throttled.Add(1)
-			return stream.Errorf(stream.Throttled, "recordlog.Append", "%d bytes wait for the disk", j.held)
-		}
-	}
-}
-
-// releaseRoom lets callers look again whether their batch fits.
-func (j *journal) releaseRoom() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.releaseLocked(0)
+	j.gate.granted = 0 // who was let in before has appended, or won't
+	j.letInLocked()
 }
 
 func (j *journal) err() error {
@@ -306,7 +310,8 @@ func (j *journal) err() error {
 	return j.failed
 }
 
-// fail makes an error sticky and hands it to all that waits (I15).
+// fail makes an error sticky (I15). The writer hands it to all that waits, so
+// that even then what is told is told in order, and by one goroutine.
 func (j *journal) fail(cause error) {
 	err := stream.Errorf(stream.Internal, "recordlog", "the disk failed, nothing is written any more: %w", cause)
 	j.mu.Lock()
@@ -315,26 +320,41 @@ func (j *journal) fail(cause error) {
 		return
 	}
 	j.failed = err
-	lost := append(j.fill.take(), j.waiting...)
-	j.waiting = nil
-	if j.room != nil {
-		close(j.room)
-		j.room = nil
-	}
+	j.letInLocked()
 	j.mu.Unlock()
 	signal(j.wake)
 	signal(j.freed)
+	j.log.fatal(err)
+}
+
+// drain tells all that waits why it is lost.
+func (j *journal) drain() {
+	j.mu.Lock()
+	lost := append(j.fill.take(), j.waiting...)
+	j.waiting = nil
+	err := j.failed
+	j.mu.Unlock()
 	for i := range lost {
 		if lost[i].done != nil {
 			lost[i].done(err)
 		}
 	}
-	j.log.fatal(err)
+}
+
+func (j *journal) drainFrame(b *frameBuf) {
+	err := j.err()
+	for i := range b.ops {
+		if done := b.ops[i].done; done != nil {
+			done(err)
+		}
+	}
+	b.reset()
 }
 
 func (j *journal) close() {
 	j.mu.Lock()
 	j.closing = true
+	j.letInLocked()
 	j.mu.Unlock()
 	signal(j.wake)
 }

@@ -125,6 +125,7 @@ type Log struct {
 	unspilled   atomic.Int64 // of those that are in no segment
 	free        atomic.Int64 // bytes on the disk, as of the last look
 	full        atomic.Bool  // a write met a full disk since the last look
+	looked      bool         // at the free space; the flusher's own after Open
 	spareNumber atomic.Int64
 	closed      sync.Once
 	fatalOnce   sync.Once
@@ -145,6 +146,8 @@ type Log struct {
 	queueMu    sync.Mutex
 	spillQueue []*Replica
 	trimQueue  []*Replica
+	cutQueue   []*Replica // whose files are not yet as the journal says
+	hintQueue  []*Replica // whose high watermark the journal does not know
 }
 
 func (l *Log) journalDir() string { return path.Join(l.cfg.Dir, "journal") }
@@ -218,7 +221,7 @@ func (l *Log) logStarts() {
 		r.mu.Unlock()
 	}
 	if len(ops) > 0 {
-		_ = l.journal.push(ops...) // Close reports why it could not
+		_, _ = l.journal.push(ops...) // Close reports why it could not
 	}
 }
 
@@ -323,6 +326,7 @@ func (l *Log) Drop(keys []stream.ReplicaKey) error {
 		r.dropTailLocked(len(r.tail))
 		segs := r.segs
 		r.segs, r.dirty, r.dirtyFile, r.damage = nil, false, 0, nil
+		r.doomed, r.long, r.before = nil, 0, nil
 		r.mu.Unlock()
 		for _, s := range segs {
 			l.cache.forget(segID{r.key, s.base})
@@ -362,44 +366,37 @@ type Adoption struct {
 // refuses to go back (I6), then nothing is adopted. Kinds: Stale, NotFound,
 // Unavailable, Internal.
 func (l *Log) Adopt(as []Adoption) error {
-	const where = "recordlog.Adopt"
-	var ops []op
-	for _, a := range as {
+	rs := make([]*Replica, len(as))
+	for i, a := range as {
 		r := l.Replica(a.Key)
 		if r == nil {
-			return stream.Errorf(stream.NotFound, where, "replica %s is not here", a.Key)
+			return stream.Errorf(stream.NotFound, whereAdopt, "replica %s is not here", a.Key)
 		}
 		r.mu.Lock()
-		wanted := r.wanted
+		err := r.adoptableLocked(a.Epoch)
 		r.mu.Unlock()
-		if a.Epoch < wanted {
-			return stream.Errorf(stream.Stale, where, "replica %s has adopted epoch %d, asked is %d", a.Key, wanted, a.Epoch)
+		if err != nil {
+			return err
 		}
-		// In the journal's goroutine, so that a checkpoint which drops the
-		// journal's word has the replica's.
-		ops = append(ops, op{key: a.Key, typ: entryAdopt, epoch: a.Epoch, done: func(err error) {
-			if err == nil {
-				r.mu.Lock()
-				r.epoch = max(r.epoch, a.Epoch)
-				r.mu.Unlock()
-			}
-		}})
+		rs[i] = r
 	}
-	if len(ops) == 0 {
-		return nil
+	// What is pushed back to back goes into a frame or two.
+	results := make(chan error, len(as))
+	pushed := 0
+	var failed error
+	for i, a := range as {
+		if failed = rs[i].Adopt(a.Epoch, func(err error) { results <- err }); failed != nil {
+			break
+		}
+		pushed++
 	}
-	for _, a := range as {
-		if r := l.Replica(a.Key); r != nil {
-			r.mu.Lock()
-			r.wanted = max(r.wanted, a.Epoch) // no append of the former epoch from here on
-			r.mu.Unlock()
+	for range pushed {
+		if err := <-results; err != nil {
+			failed = err
 		}
 	}
-	return l.journal.do(ops...)
+	return failed
 }
-
-// tailHasRoom says whether memory takes another batch.
-func (l *Log) tailHasRoom() bool { return l.unspilled.Load() <= max(l.cfg.TailCache, 1<<20) }
 
 // DiskFull reports whether appends are refused for want of space.
 func (l *Log) DiskFull() bool {
@@ -414,13 +411,18 @@ func (l *Log) checkSpace() {
 		return
 	}
 	was := l.DiskFull()
+	if !l.looked {
+		l.looked, was = true, false
+	}
 	l.free.Store(free)
 	// A write that met the end is tried again once there is clearly more.
 	if free > max(l.cfg.DiskReserve, l.cfg.JournalFileSize) {
 		l.full.Store(false)
 	}
-	if is := l.DiskFull(); is != was {
-		l.logger.Warn("disk space", slog.Bool("full", is), slog.Int64("free", free), slog.Int64("reserve", l.cfg.DiskReserve))
+	if is := l.DiskFull(); is && !was {
+		l.logger.Warn("the disk is almost full: appends are refused until space is freed", slog.Int64("free", free), slog.Int64("reserve", l.cfg.DiskReserve))
+	} else if was && !is {
+		l.logger.Info("the disk has space again: appends are accepted", slog.Int64("free", free), slog.Int64("reserve", l.cfg.DiskReserve))
 	}
 	if !l.DiskFull() {
 		signal(l.journal.freed)

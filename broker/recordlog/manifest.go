@@ -43,7 +43,8 @@ type replicaMeta struct {
 	end     stream.Offset
 	startMs int64
 	lastMs  int64
-	lastCut uint64 // journal frame of the last cut that segs reflect
+	hw      stream.Offset // a hint
+	lastCut uint64        // journal frame of the last cut or restart that all this reflects
 	epochs  []EpochStart
 	holes   []stream.OffsetRange
 	damage  []Damage
@@ -74,6 +75,7 @@ func (e *encoder) putReplica(m *replicaMeta) {
 	e.u64(uint64(m.end))
 	e.u64(uint64(m.startMs))
 	e.u64(uint64(m.lastMs))
+	e.u64(uint64(m.hw))
 	e.u64(m.lastCut)
 	e.u32(uint32(len(m.epochs)))
 	e.u32(uint32(len(m.holes)))
@@ -180,7 +182,7 @@ func (d *decoder) replica() (m replicaMeta) {
 	m.epoch = stream.Epoch(d.u32())
 	m.start, m.flushed, m.end = d.offset(), d.offset(), d.offset()
 	m.startMs, m.lastMs = int64(d.u64()), int64(d.u64())
-	m.lastCut = d.u64()
+	m.hw, m.lastCut = d.offset(), d.u64()
 	m.epochs = make([]EpochStart, d.count(12))
 	m.holes = make([]stream.OffsetRange, d.count(16))
 	m.damage = make([]Damage, d.count(48))
@@ -207,7 +209,7 @@ func (d *decoder) replica() (m replicaMeta) {
 }
 
 // minReplica is the least that a replica takes in the manifest, bytes.
-const minReplica = 88
+const minReplica = 96
 
 // decodeManifest reads a manifest. Errors have Kind Corrupt, or Unavailable
 // for a version that this code doesn't know.

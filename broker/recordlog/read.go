@@ -43,8 +43,14 @@ func (r *Replica) Read(from, limit stream.Offset, maxBytes int) ([]stream.Batch,
 			return batches, nil
 		}
 		s, ok := r.segmentAtLocked(from)
-		gen := r.gen
+		gen, cut := r.gen, r.before != nil
 		r.mu.Unlock()
+		if cut {
+			if err := r.resolve(); err != nil {
+				return nil, stream.Errorf(stream.Corrupt, "recordlog.Read", "%w", err)
+			}
+			continue
+		}
 		if !ok {
 			return nil, nil
 		}
@@ -196,6 +202,13 @@ func (r *Replica) findTime(ms int64) (stream.Offset, int64, error) {
 		if r.dropped {
 			r.mu.Unlock()
 			return 0, 0, stream.Errorf(stream.NotFound, "recordlog.FindTime", "replica %s is dropped", r.key)
+		}
+		if r.before != nil {
+			r.mu.Unlock()
+			if err := r.resolve(); err != nil {
+				return 0, 0, stream.Errorf(stream.Corrupt, "recordlog.FindTime", "%w", err)
+			}
+			continue
 		}
 		i := sort.Search(len(r.segs), func(i int) bool { return r.segs[i].lastMs >= ms && r.segs[i].end > r.start })
 		if i == len(r.segs) || len(r.tail) > 0 && r.tail[0].batch.Base() <= r.start {

@@ -174,19 +174,44 @@ func (s *state) applyFrame(f *scannedFrame) error {
 			r.end = max(r.end, e.end)
 		case entryCut:
 			r.applyCut(e.base, f.h.frame)
+		case entryRestart:
+			r.applyRestart(e.base, f.h.frame)
 		case entryAdopt:
 			r.meta.epoch = max(r.meta.epoch, e.epoch)
-		case entryTrim:
-			r.meta.start = max(r.meta.start, e.base)
-		case entryHole:
-			r.meta.giveUp(stream.OffsetRange{Start: e.base, End: e.end})
-			r.end = max(r.end, e.end)
+		case entryTrim, entryHW, entryHole:
+			if f.h.frame <= r.meta.lastCut {
+				break // the manifest has that, and perhaps a cut or restart after it
+			}
+			r.applyNote(e)
 		case entryDrop:
 			delete(s.replicas, e.key)
 			s.dropped[e.key] = true
 		}
 	}
 	return nil
+}
+
+func (r *rebuilt) applyNote(e *entry) {
+	switch e.typ {
+	case entryTrim:
+		r.meta.start = max(r.meta.start, e.base)
+	case entryHW:
+		r.meta.hw = max(r.meta.hw, e.base)
+	case entryHole:
+		r.meta.giveUp(stream.OffsetRange{Start: e.base, End: e.end})
+		r.end = max(r.end, e.end)
+	}
+}
+
+// applyRestart empties the replica. What the manifest says is younger or not,
+// as for a cut.
+func (r *rebuilt) applyRestart(at stream.Offset, frame uint64) {
+	r.pending = nil
+	if frame <= r.meta.lastCut {
+		return
+	}
+	r.meta = replicaMeta{key: r.meta.key, epoch: r.meta.epoch, start: at, flushed: at, end: at, hw: at, lastCut: frame}
+	r.cut, r.end, r.suspect = true, at, false
 }
 
 func (m *replicaMeta) giveUp(hole stream.OffsetRange) {
@@ -208,7 +233,7 @@ func (r *rebuilt) applyCut(to stream.Offset, frame uint64) {
 		return
 	}
 	m.lastCut, r.cut = frame, true
-	m.flushed, m.end, r.end = min(m.flushed, to), min(m.end, to), to
+	m.flushed, m.end, m.hw, r.end = min(m.flushed, to), min(m.end, to), min(m.hw, to), to
 	m.holes, m.damage = cutRanges(m.holes, m.damage, to)
 	for len(m.epochs) > 0 && m.epochs[len(m.epochs)-1].First >= to {
 		m.epochs = m.epochs[:len(m.epochs)-1]
@@ -608,7 +633,7 @@ func (l *Log) takeReplica(s *state, from *rebuilt, live []pendingBatch) error {
 	m := &from.meta
 	r := &Replica{
 		log: l, key: m.key, epoch: m.epoch, wanted: m.epoch, start: m.start, logged: m.start, durable: m.end, end: m.end,
-		startMs: m.startMs, lastMs: m.lastMs, holes: m.holes, damage: m.damage, segs: m.segs, lastCut: m.lastCut,
+		startMs: m.startMs, lastMs: m.lastMs, holes: m.holes, damage: m.damage, segs: m.segs, lastCut: m.lastCut, hw: m.hw,
 		spilled: m.end,
 	}
 	first := m.end

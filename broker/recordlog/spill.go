@@ -13,6 +13,9 @@ import (
 // data stays in memory and in the journal.
 var errFull = errors.New("the disk is full")
 
+// errCut says that the replica was cut while a run was on its way to the disk.
+var errCut = errors.New("the log was cut")
+
 // spillChunk bounds what one write to a segment holds, unless one batch is larger.
 const spillChunk = 4 << 20
 
@@ -20,11 +23,14 @@ const spillChunk = 4 << 20
 // without syncing it. Needs segMu.
 func (l *Log) spill(r *Replica) error {
 	for {
-		batches, file := r.unspilledDurable()
-		if len(batches) == 0 {
+		if err := l.settleFiles(r); err != nil {
+			return l.mustNotFail(err)
+		}
+		run := r.unspilledDurable()
+		if len(run.batches) == 0 {
 			return nil
 		}
-		if err := l.writeRun(r, batches, file); err != nil {
+		if err := l.writeRun(r, run); err != nil && !errors.Is(err, errCut) {
 			return l.mustNotFail(err)
 		}
 	}
@@ -44,37 +50,41 @@ func (l *Log) mustNotFail(err error) error {
 	return err
 }
 
-// unspilledDurable gives the next batches to spill and the journal file from
-// which on they stand.
-func (r *Replica) unspilledDurable() (batches []stream.Batch, file uint64) {
+// spillRun is what one write to a segment holds.
+type spillRun struct {
+	batches []stream.Batch
+	size    int64
+	file    uint64 // they stand in this journal file or later ones
+	gen     uint32 // of the replica; a cut meanwhile makes the run void
+}
+
+// unspilledDurable gives the next batches to spill.
+func (r *Replica) unspilledDurable() (run spillRun) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	size := 0
+	run.gen = r.gen
 	for i := r.tailAt(r.spilled); i < len(r.tail); i++ {
 		t := r.tail[i]
-		if t.batch.End() > r.durable || len(batches) > 0 && size+len(t.batch) > spillChunk {
+		n := len(run.batches)
+		if t.batch.End() > r.durable || n > 0 && run.size+int64(len(t.batch)) > spillChunk {
 			break
 		}
-		if len(batches) > 0 && t.batch.Base() != batches[len(batches)-1].End() {
+		if n > 0 && t.batch.Base() != run.batches[n-1].End() {
 			break // behind a hole, which begins a segment of its own
 		}
-		if len(batches) == 0 || t.file < file {
-			file = t.file
+		if n == 0 || t.file < run.file {
+			run.file = t.file
 		}
-		batches = append(batches, t.batch)
-		size += len(t.batch)
+		run.batches = append(run.batches, t.batch)
+		run.size += int64(len(t.batch))
 	}
-	return batches, file
+	return run
 }
 
 // writeRun writes batches behind each other to the replica's last segment, or
 // to a new one.
-func (l *Log) writeRun(r *Replica, batches []stream.Batch, file uint64) error {
-	size := int64(0)
-	for _, b := range batches {
-		size += int64(len(b))
-	}
-	s, fresh, err := l.segmentFor(r, batches[0].Base(), size, batches[0].Arrival())
+func (l *Log) writeRun(r *Replica, run spillRun) error {
+	s, fresh, err := l.segmentFor(r, run)
 	if err != nil {
 		return err
 	}
@@ -83,13 +93,13 @@ func (l *Log) writeRun(r *Replica, batches []stream.Batch, file uint64) error {
 	if fresh {
 		start, from = pageSize, 0
 	}
-	buf := l.spillBuffer(int(start + roundUp(size)))
+	buf := l.spillBuffer(int(start + roundUp(run.size)))
 	if fresh {
 		segmentHeader(buf, r.key, s.base, s.created)
 	}
 	n := start
-	positions := make([]int64, len(batches))
-	for i, b := range batches {
+	positions := make([]int64, len(run.batches))
+	for i, b := range run.batches {
 		positions[i] = at + n - start
 		n += int64(copy(buf[n:], b))
 	}
@@ -103,15 +113,18 @@ func (l *Log) writeRun(r *Replica, batches []stream.Batch, file uint64) error {
 		return err
 	}
 	f.mu.Lock()
-	for i, b := range batches {
+	for i, b := range run.batches {
 		f.idx.note(b, positions[i])
 	}
 	f.mu.Unlock()
-	last := batches[len(batches)-1]
-	s.end, s.bytes, s.lastMs = last.End(), at+size, last.Arrival()
-	r.wroteRun(s, fresh, file)
+	last := run.batches[len(run.batches)-1]
+	s.end, s.bytes, s.lastMs = last.End(), at+run.size, last.Arrival()
+	if !r.wroteRun(s, fresh, run, positions) {
+		l.cache.forget(f.id)
+		return errCut
+	}
 	l.counters.spills.Add(1)
-	l.counters.spillBytes.Add(size)
+	l.counters.spillBytes.Add(run.size)
 	l.noteCached(r, last.End())
 	return nil
 }
@@ -132,19 +145,40 @@ func (l *Log) writeSegment(f *segFile, buf []byte, at int64) (err error) {
 	return err
 }
 
-func (r *Replica) wroteRun(s segment, fresh bool, file uint64) {
+// wroteRun takes a run over that was written, unless the replica was cut
+// meanwhile: then the file is longer than it should be.
+func (r *Replica) wroteRun(s segment, fresh bool, run spillRun, positions []int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.gen != run.gen {
+		if n := len(r.segs); fresh {
+			r.doomed = append(r.doomed, doomed{base: s.base})
+		} else if n > 0 && r.segs[n-1].base == s.base && r.long == 0 {
+			r.long = 1
+		}
+		return false
+	}
 	if fresh {
 		r.segs = append(r.segs, s)
 	} else {
 		r.segs[len(r.segs)-1] = s
 	}
-	if !r.dirty || file < r.dirtyFile {
-		r.dirtyFile = file
+	if !r.dirty || run.file < r.dirtyFile {
+		r.dirtyFile = run.file
 	}
 	r.dirty = true
+	i := 0
+	for j := r.tailAt(r.spilled); j < len(r.tail) && i < len(run.batches); j++ {
+		for i < len(run.batches) && run.batches[i].Base() < r.tail[j].batch.Base() {
+			i++ // trimmed meanwhile
+		}
+		if i < len(run.batches) {
+			r.tail[j].pos = positions[i]
+			i++
+		}
+	}
 	r.spilledToLocked(s.end)
+	return true
 }
 
 // spilledToLocked moves the border between what is in segments and what is not.
@@ -159,20 +193,25 @@ func (r *Replica) spilledToLocked(to stream.Offset) {
 
 // segmentFor gives the segment that a run goes to, sealing the last one if it
 // is full, old, or does not end where the run begins.
-func (l *Log) segmentFor(r *Replica, base stream.Offset, size, arrival int64) (s segment, fresh bool, err error) {
+func (l *Log) segmentFor(r *Replica, run spillRun) (s segment, fresh bool, err error) {
+	base, arrival := run.batches[0].Base(), run.batches[0].Arrival()
 	r.mu.Lock()
 	var last segment
 	if n := len(r.segs); n > 0 {
 		last = r.segs[n-1]
 	}
+	cut := r.gen != run.gen
 	r.mu.Unlock()
+	if cut {
+		return s, false, errCut
+	}
 	now := l.cfg.Now().UnixMilli()
 	if last.bytes > 0 {
-		if !last.sealed && last.end == base && last.bytes+size <= l.cfg.SegmentSize && now-last.created < l.cfg.SegmentAge.Milliseconds() {
+		if !last.sealed && last.end == base && last.bytes+run.size <= l.cfg.SegmentSize && now-last.created < l.cfg.SegmentAge.Milliseconds() {
 			return last, false, nil
 		}
 		if !last.sealed {
-			if err := l.seal(r, last); err != nil {
+			if err := l.seal(r, last, run.gen); err != nil {
 				return s, false, err
 			}
 		}
@@ -200,7 +239,7 @@ func (l *Log) segmentFor(r *Replica, base stream.Offset, size, arrival int64) (s
 }
 
 // seal completes a segment: its index is added, and all of it is synced.
-func (l *Log) seal(r *Replica, s segment) error {
+func (l *Log) seal(r *Replica, s segment, gen uint32) error {
 	f, err := l.cache.get(r.key, s)
 	if err != nil {
 		return err
@@ -216,26 +255,26 @@ func (l *Log) seal(r *Replica, s segment) error {
 	if _, err := f.file.WriteAt(idx, at); err != nil {
 		return err
 	}
-	if err := l.syncSegment(r, f); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.segs[len(r.segs)-1].sealed = true
-	r.mu.Unlock()
-	return nil
+	return l.syncSegment(r, f, gen, true)
 }
 
-// syncSegment syncs the replica's last segment.
-func (l *Log) syncSegment(r *Replica, f *segFile) error {
+// syncSegment syncs the replica's last segment, which becomes sealed by it or
+// not. If the replica is cut meanwhile it counts as dirty still.
+func (l *Log) syncSegment(r *Replica, f *segFile, gen uint32, sealed bool) error {
 	if err := f.file.Sync(); err != nil {
 		l.journal.fail(err)
 		return err
 	}
 	l.counters.segmentSyncs.Add(1)
 	r.mu.Lock()
-	r.dirty, r.dirtyFile = false, 0
-	r.synced = r.segs[len(r.segs)-1]
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	n := len(r.segs)
+	if r.gen != gen || n == 0 || r.segs[n-1].base != f.id.base {
+		return errCut
+	}
+	last := &r.segs[n-1]
+	last.sealed = last.sealed || sealed
+	r.dirty, r.dirtyFile, r.synced = false, 0, *last
 	return nil
 }
 
@@ -278,9 +317,6 @@ func (l *Log) evict() {
 	}
 	if l.cached = l.cached[n:]; len(l.cached) == 0 {
 		l.cached = nil
-	}
-	if n > 0 {
-		l.journal.releaseRoom()
 	}
 }
 

@@ -57,6 +57,22 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.markSuspect(op.MarkSuspect)
 	case *pb.Command_AcceptLoss:
 		return d.acceptLoss(op.AcceptLoss)
+	case *pb.Command_FenceBroker:
+		return d.fenceBroker(op.FenceBroker)
+	case *pb.Command_UnfenceBroker:
+		return d.unfenceBroker(op.UnfenceBroker)
+	case *pb.Command_StopBroker:
+		return d.stopBroker(op.StopBroker)
+	case *pb.Command_AlterInSync:
+		return d.alterInSync(op.AlterInSync)
+	case *pb.Command_MoveLeaders:
+		return d.moveLeaders(op.MoveLeaders)
+	case *pb.Command_AddReplicas:
+		return d.addReplicas(op.AddReplicas)
+	case *pb.Command_DropReplicas:
+		return d.dropReplicas(op.DropReplicas)
+	case *pb.Command_SetFactors:
+		return d.setFactors(op.SetFactors)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

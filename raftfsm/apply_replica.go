@@ -21,10 +21,8 @@ func (d *draft) replicasCreated(c *pb.ReplicasCreated) *pb.CommandResult {
 		}
 		sh = d.editShard(sh.GetStreamId(), sh.GetNumber())
 		setReplica(sh, i, pb.ReplicaState_REPLICA_STATE_CREATED)
-		// A shard that lost its leader before any replica was on disk.
-		if sh.GetLeader() == 0 && d.candidate(sh) != 0 {
-			d.elect(sh)
-		}
+		d.form(sh)
+		d.electOffline(d.Shard(ref.GetStreamId(), ref.GetShard()))
 	}
 	return &pb.CommandResult{}
 }
@@ -38,7 +36,7 @@ func (d *draft) markSuspect(c *pb.MarkSuspect) *pb.CommandResult {
 	for _, ref := range c.GetReplicas() {
 		sh, i := d.findReplica(ref)
 		if sh == nil || sh.GetReplicas()[i].GetNodeId() != c.GetNodeId() ||
-			sh.GetReplicas()[i].GetState() == pb.ReplicaState_REPLICA_STATE_SUSPECT {
+			sh.GetReplicas()[i].GetState() != pb.ReplicaState_REPLICA_STATE_CREATED {
 			continue
 		}
 		sh = d.editShard(sh.GetStreamId(), sh.GetNumber())
@@ -71,9 +69,8 @@ func (d *draft) acceptLoss(c *pb.AcceptLoss) *pb.CommandResult {
 		if sh.GetReplicas()[i].GetState() == pb.ReplicaState_REPLICA_STATE_SUSPECT {
 			setReplica(sh, i, pb.ReplicaState_REPLICA_STATE_CREATED)
 		}
-		if sh.GetLeader() == 0 && d.candidate(sh) != 0 {
-			d.elect(sh)
-		}
+		d.form(sh)
+		d.electOffline(d.Shard(lost.GetReplica().GetStreamId(), lost.GetReplica().GetShard()))
 	}
 	return &pb.CommandResult{}
 }

@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"maps"
+	"slices"
 
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
@@ -58,7 +59,7 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 			StreamId: s.GetId(), Number: uint32(i), State: pb.ShardState_SHARD_STATE_CREATING, CreatedMs: d.now,
 			Range: &pb.HashRange{StartHi: r.Start.Hi, StartLo: r.Start.Lo, EndHi: r.End.Hi, EndLo: r.End.Lo},
 		}
-		placeShard(cluster, shards[i], c.GetPlacement()[i].GetNodeIds())
+		d.placeShard(shards[i], c.GetPlacement()[i].GetNodeIds())
 	}
 	e := &entry{stream: s, shards: shards, open: len(shards)}
 	d.put(e)
@@ -67,18 +68,15 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 	return &pb.CommandResult{StreamId: s.GetId()}
 }
 
-// placeShard gives a new shard its replicas under ids never used before (I8).
-// All of them are in sync, since none has anything that the others lack.
-func placeShard(cluster *pb.ClusterInfo, sh *pb.Shard, nodes []string) {
+// placeShard gives a new shard its replicas. It has no leader and no in-sync
+// set until all of them are on their disks: see form.
+func (d *draft) placeShard(sh *pb.Shard, nodes []string) {
 	for _, node := range nodes {
-		id := cluster.GetNextReplicaId()
-		cluster.NextReplicaId++
-		sh.Replicas = append(sh.Replicas, &pb.Replica{Id: id, NodeId: node, State: pb.ReplicaState_REPLICA_STATE_NEW})
-		sh.InSync = append(sh.InSync, id)
+		sh.Replicas = append(sh.Replicas, d.newReplica(node))
 	}
 	sh.ReplicationFactor = uint32(len(nodes))
 	sh.MinInSync = uint32(min(2, len(nodes)))
-	sh.Leader, sh.Epoch, sh.Version = sh.InSync[0], 1, 1
+	sh.Epoch, sh.Version = 1, 1
 }
 
 func (d *draft) checkQuota(c *pb.CreateStream) *pb.CommandResult {
@@ -132,12 +130,10 @@ func (d *draft) activateStream(c *pb.ActivateStream) *pb.CommandResult {
 		return wrongState(e.stream)
 	}
 	for _, sh := range e.shards {
-		for _, r := range sh.GetReplicas() {
-			if r.GetState() != pb.ReplicaState_REPLICA_STATE_CREATED {
-				res := wrongState(e.stream)
-				res.Detail += ": shard " + stream.ShardName(sh.GetNumber()) + " waits for a replica on " + r.GetNodeId()
-				return res
-			}
+		if node, waits := awaits(sh); waits {
+			res := wrongState(e.stream)
+			res.Detail += ": shard " + stream.ShardName(sh.GetNumber()) + " waits for a replica on " + node
+			return res
 		}
 	}
 	s := d.editStream(c.GetStreamId())
@@ -148,6 +144,19 @@ func (d *draft) activateStream(c *pb.ActivateStream) *pb.CommandResult {
 		}
 	}
 	return &pb.CommandResult{StreamId: s.GetId()}
+}
+
+// awaits tells whether a shard has not had all its first replicas yet, and
+// names the node of one that is missing. Replicas that came later, when the
+// shard had formed, don't matter.
+func awaits(sh *pb.Shard) (node string, waits bool) {
+	for _, r := range sh.GetReplicas() {
+		if r.GetState() != pb.ReplicaState_REPLICA_STATE_CREATED && (!formed(sh) || r.GetState() == pb.ReplicaState_REPLICA_STATE_NEW &&
+			slices.Contains(sh.GetInSync(), r.GetId())) {
+			return r.GetNodeId(), true
+		}
+	}
+	return "", !formed(sh)
 }
 
 func (d *draft) deleteStream(c *pb.DeleteStream) *pb.CommandResult {

@@ -1,7 +1,6 @@
 package raftfsm
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -201,8 +200,8 @@ func TestCreateStream(t *testing.T) {
 	}
 	for i, sh := range w.s.Shards(id) {
 		first := uint64(1 + 3*i)
-		if sh.GetNumber() != uint32(i) || sh.GetState() != pb.ShardState_SHARD_STATE_CREATING || sh.GetEpoch() != 1 ||
-			sh.GetLeader() != first || fmt.Sprint(sh.GetInSync()) != fmt.Sprint([]uint64{first, first + 1, first + 2}) ||
+		if sh.GetNumber() != uint32(i) || sh.GetState() != pb.ShardState_SHARD_STATE_CREATING ||
+			sh.GetLeader() != 0 || len(sh.GetInSync()) != 0 || sh.GetReplicas()[0].GetId() != first ||
 			sh.GetReplicationFactor() != 3 || sh.GetMinInSync() != 2 || sh.GetReplicas()[0].GetNodeId() != "b" ||
 			sh.GetReplicas()[0].GetState() != pb.ReplicaState_REPLICA_STATE_NEW || sh.GetCreatedMs() != 1000 {
 			t.Errorf("shard %v", sh)
@@ -265,7 +264,7 @@ func TestStreamLifecycle(t *testing.T) {
 	w.now = 2000
 	w.must(activate(id))
 	for _, sh := range w.s.Shards(id) {
-		if sh.GetState() != pb.ShardState_SHARD_STATE_OPEN || sh.GetVersion() != 4 || sh.GetEpoch() != 1 {
+		if sh.GetState() != pb.ShardState_SHARD_STATE_OPEN || sh.GetLeader() != sh.GetReplicas()[0].GetId() || len(sh.GetInSync()) != 2 {
 			t.Errorf("shard %v", sh)
 		}
 	}
@@ -344,59 +343,35 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A restarted process never resumes an epoch (I4).
+// A restarted process never resumes an epoch (I4): another member leads, or if
+// there is none, it leads at a new epoch.
 func TestRegisterRaisesEpochs(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	id := w.active("s", 2, "a", "b")
 	other := w.active("t", 1, "b", "a")
-	before := w.s.Shards(id)[0]
+	alone := w.active("alone", 1, "a")
+	before, followed, single := w.s.Shard(id, 0), w.s.Shard(other, 0), w.s.Shard(alone, 0)
+	was := before.GetEpoch()
 	if res := w.must(register("a", "disk-a")); res.GetIncarnation() != 2 {
 		t.Errorf("result %v", res)
 	}
 	for _, sh := range w.s.Shards(id) {
-		if sh.GetEpoch() != 2 || sh.GetLeader() != sh.GetReplicas()[0].GetId() || sh.GetVersion() != before.GetVersion()+1 {
+		if sh.GetEpoch() != was+1 || sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetVersion() <= before.GetVersion() {
 			t.Errorf("led shard %v", sh)
 		}
 	}
-	if sh := w.s.Shard(other, 0); sh.GetEpoch() != 1 {
+	if sh := w.s.Shard(other, 0); sh != followed {
 		t.Errorf("followed shard %v", sh)
 	}
-	if before.GetEpoch() != 1 {
+	if sh := w.s.Shard(alone, 0); sh.GetEpoch() <= single.GetEpoch() || sh.GetLeader() != single.GetLeader() {
+		t.Errorf("shard of its own %v", sh)
+	}
+	if before.GetEpoch() != was {
 		t.Error("an older state changed")
 	}
 	w.refuses(stream.Stale, suspect("a", 1))
 	w.refuses(stream.Invalid, register("", "d"))
 	w.refuses(stream.Invalid, register("a", ""))
-}
-
-// A shard also gets a new epoch when its broker restarts while it is created.
-func TestRegisterWhileCreating(t *testing.T) {
-	w := newWorld(t, "a")
-	id := w.must(create("s", 1, "a")).GetStreamId()
-	w.must(register("a", "disk-a"))
-	if sh := w.s.Shard(id, 0); sh.GetEpoch() != 2 || sh.GetLeader() == 0 {
-		t.Errorf("shard %v", sh)
-	}
-	w.createdAll(id)
-	w.must(activate(id))
-}
-
-// Replica ids of another disk name copies that the broker does not have (I8).
-func TestRegisterWithAnotherDisk(t *testing.T) {
-	w := newWorld(t, "a", "b")
-	alone := w.active("alone", 1, "a")
-	both := w.active("both", 1, "a", "b")
-	w.must(register("a", "empty disk"))
-	if sh := w.s.Shard(alone, 0); sh.GetLeader() != 0 || sh.GetEpoch() != 2 || sh.GetReplicas()[0].GetState() != pb.ReplicaState_REPLICA_STATE_SUSPECT {
-		t.Errorf("shard %v", sh)
-	}
-	if sh := w.s.Shard(both, 0); sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetEpoch() != 2 {
-		t.Errorf("shard %v", sh)
-	}
-	w.must(register("a", "empty disk"))
-	if sh := w.s.Shard(alone, 0); sh.GetLeader() != 0 {
-		t.Errorf("an empty copy was elected: %v", sh)
-	}
 }
 
 func TestSuspectAndAcceptLoss(t *testing.T) {
@@ -407,13 +382,13 @@ func TestSuspectAndAcceptLoss(t *testing.T) {
 	w.must(suspect("a", 1, append(refs, &pb.ReplicaRef{StreamId: 77})...))
 
 	sh := w.s.Shard(alone, 0)
-	if sh.GetLeader() != 0 || sh.GetEpoch() != 2 || len(sh.GetInSync()) != 1 {
+	if sh.GetLeader() != 0 || sh.GetEpoch() != 3 || len(sh.GetInSync()) != 1 {
 		t.Errorf("without another copy: %v", sh)
 	}
-	if sh := w.s.Shard(alone, 1); sh.GetLeader() == 0 || sh.GetEpoch() != 1 {
+	if sh := w.s.Shard(alone, 1); sh.GetLeader() == 0 || sh.GetEpoch() != 2 {
 		t.Errorf("an undamaged shard: %v", sh)
 	}
-	if sh := w.s.Shard(both, 0); sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetEpoch() != 2 {
+	if sh := w.s.Shard(both, 0); sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetEpoch() != 3 {
 		t.Errorf("with another copy: %v", sh)
 	}
 	version := sh.GetVersion()
@@ -432,36 +407,15 @@ func TestSuspectAndAcceptLoss(t *testing.T) {
 	w.now = 1234
 	w.must(acceptLoss(lost, &pb.LostRange{Replica: refs[0], Start: 20, End: 21}))
 	sh = w.s.Shard(alone, 0)
-	if sh.GetLeader() != refs[0].GetReplicaId() || sh.GetEpoch() != 3 || sh.GetReplicas()[0].GetState() != pb.ReplicaState_REPLICA_STATE_CREATED {
+	if sh.GetLeader() != refs[0].GetReplicaId() || sh.GetEpoch() != 4 || sh.GetReplicas()[0].GetState() != pb.ReplicaState_REPLICA_STATE_CREATED {
 		t.Errorf("after the word: %v", sh)
 	}
 	if r := sh.GetRecoveries(); len(r) != 2 || r[0].GetAtMs() != 1234 || r[0].GetBy() != "op" || r[0].GetStart() != 5 || r[0].GetEnd() != 9 || r[0].GetReason() != "checksum" {
 		t.Errorf("recoveries %v", r)
 	}
 	w.must(acceptLoss(&pb.LostRange{Replica: refs[1], Start: 0, End: 1}))
-	if sh := w.s.Shard(both, 0); sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetEpoch() != 2 {
+	if sh := w.s.Shard(both, 0); sh.GetLeader() != sh.GetReplicas()[1].GetId() || sh.GetEpoch() != 3 {
 		t.Errorf("a healthy leader was replaced: %v", sh)
-	}
-}
-
-// A shard that is offline only because its electable copy was away comes back
-// with it.
-func TestRegisterElects(t *testing.T) {
-	w := newWorld(t, "a", "b")
-	id := w.active("s", 1, "a", "b")
-	refs := w.refs(id, "b")
-	w.must(suspect("b", 1, refs...))
-	// Fencing a comes with the cluster; its effect is a leader of 0.
-	gone := copyShard(w.s.Shard(id, 0))
-	gone.Leader = 0
-	w.s.entry(id).shards[0] = gone
-	w.must(register("b", "disk-b"))
-	if sh := w.s.Shard(id, 0); sh.GetLeader() != 0 {
-		t.Errorf("elected by b: %v", sh)
-	}
-	w.must(register("a", "disk-a"))
-	if sh := w.s.Shard(id, 0); sh.GetLeader() != sh.GetReplicas()[0].GetId() || sh.GetEpoch() != gone.GetEpoch()+1 {
-		t.Errorf("not elected by a: %v", sh)
 	}
 }
 

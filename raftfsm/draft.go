@@ -18,10 +18,12 @@ type draft struct {
 	ownBkt  [buckets]bool
 	edited  map[uint64]*entry // entries made by this draft; only looked up, never ranged over
 	nameTxn *iradix.Txn
+	ownInfo bool   // cluster is this draft's own
+	before  *State // what it began from
 }
 
 func newDraft(s *State, index uint64, timeMs int64) *draft {
-	d := &draft{State: *s, now: max(s.now(), timeMs)}
+	d := &draft{State: *s, before: s, now: max(s.now(), timeMs)}
 	d.index = index
 	return d
 }
@@ -40,7 +42,11 @@ func (d *draft) finish() *State {
 
 // editCluster gives a copy of the cluster's facts that may be changed.
 func (d *draft) editCluster() *pb.ClusterInfo {
+	if d.ownInfo {
+		return d.cluster
+	}
 	c := d.cluster
+	d.ownInfo = true
 	d.cluster = &pb.ClusterInfo{
 		Id: c.GetId(), FormatVersion: c.GetFormatVersion(), TokenKey: c.GetTokenKey(), NowMs: c.GetNowMs(),
 		NextStreamId: c.GetNextStreamId(), NextReplicaId: c.GetNextReplicaId(),

@@ -3,6 +3,7 @@ package raftfsm
 import (
 	"bytes"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -141,4 +142,30 @@ func FuzzCommand(f *testing.F) {
 			t.Fatal("the state was changed")
 		}
 	})
+}
+
+// A snapshot of a single node, written before there were clusters, restores,
+// and its stream that was being made then becomes ACTIVE.
+func TestSnapshotOfSingleNodeRestores(t *testing.T) {
+	data, err := os.ReadFile("testdata/single-node.snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadSnapshot(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Brokers()) != 2 || len(s.Streams()) != 2 || !bytes.Equal(encode(t, s), data) {
+		t.Errorf("brokers %v, streams %v", s.Brokers(), s.Streams())
+	}
+	w := &world{tb: t, s: s, index: s.Index(), now: 9000}
+	w.looks(1, "a b*")
+	w.must(rejoin("a", "disk-a", 0))
+	w.must(rejoin("b", "disk-b", 0))
+	w.looks(1, "a* b")
+	id := s.StreamByName("t").GetId()
+	w.refuses(stream.WrongState, activate(id))
+	w.createdAll(id)
+	w.looks(id, "b*")
+	w.must(activate(id))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -15,7 +16,7 @@ import (
 
 // drawCommand makes a command that often fits the state and sometimes doesn't.
 func drawCommand(t *rapid.T, s *State) *pb.Command {
-	node := rapid.SampledFrom([]string{"a", "b", "c"})
+	node := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 	name := rapid.SampledFrom([]string{"s", "t", "u", "v"})
 	id := rapid.Custom(func(t *rapid.T) uint64 {
 		if st := s.StreamByName(name.Draw(t, "name")); st != nil {
@@ -36,11 +37,13 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 		return s.Broker(node).GetIncarnation()
 	}
 	var c *pb.Command
-	switch rapid.IntRange(0, 14).Draw(t, "op") {
+	switch rapid.IntRange(0, 27).Draw(t, "op") {
 	case 0:
 		c = initCmd(&pb.Limits{Shards: 12, OnDemandStreams: 2})
 	case 1:
-		c = register(node.Draw(t, "node"), rapid.SampledFrom([]string{"d1", "d1", "d1", "d2"}).Draw(t, "disk"))
+		n := node.Draw(t, "node")
+		disk := rapid.SampledFrom([]string{"d1", "d1", "d1", "d2"}).Draw(t, "disk")
+		c = rejoin(n, disk, incarnation(n))
 	case 2, 3, 4:
 		nodes := rapid.SliceOfNDistinct(node, 1, 3, rapid.ID[string]).Draw(t, "nodes")
 		c = create(name.Draw(t, "name"), rapid.IntRange(1, 5).Draw(t, "shards"), nodes...)
@@ -70,6 +73,8 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 			lost = append(lost, &pb.LostRange{Replica: ref, Start: 1, End: rapid.Uint64Range(0, 3).Draw(t, "end")})
 		}
 		c = acceptLoss(lost...)
+	default:
+		c = drawClusterCommand(t, s, node.Draw(t, "node"), id.Draw(t, "id"), incarnation)
 	}
 	c.TimeMs = rapid.Int64Range(0, 200).Draw(t, "time")
 	return c
@@ -83,11 +88,20 @@ func encode(t interface{ Fatal(...any) }, s *State) []byte {
 	return buf.Bytes()
 }
 
-func TestStateProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+func TestStateProperties(tb *testing.T) {
+	rapid.Check(tb, func(t *rapid.T) {
 		s, _ := NewState().Apply(1, initCmd(&pb.Limits{Shards: 12, OnDemandStreams: 2}))
-		s, _ = s.Apply(2, register("a", "d1"))
-		s, _ = s.Apply(3, register("b", "d1"))
+		for i, node := range []string{"a", "b", "c", "d"} {
+			s, _ = s.Apply(uint64(2+i), rejoin(node, "d1", 0))
+		}
+		if rapid.Bool().Draw(t, "begun") { // past the steps that random ones seldom find
+			w := &world{tb: tb, s: s, index: 5}
+			w.active("s", 1, "a", "b", "c")
+			w.active("t", 2, "b", "c")
+			w.active("u", 1, "d")
+			s = w.s
+		}
+		first := s.Index() + 1
 		steps := rapid.IntRange(1, 40).Draw(t, "steps")
 		restoreAt := rapid.IntRange(0, steps).Draw(t, "restore at")
 		restored := s // takes the same commands, through a snapshot in between
@@ -99,7 +113,7 @@ func TestStateProperties(t *testing.T) {
 			replay = append(replay, c)
 			before, bytesBefore := s, encode(t, s)
 			var res, res2 *pb.CommandResult
-			s, res = s.Apply(uint64(4+i), c)
+			s, res = s.Apply(first+uint64(i), c)
 			if !bytes.Equal(encode(t, before), bytesBefore) {
 				t.Fatalf("%v changed the state that it was applied to", c)
 			}
@@ -110,13 +124,13 @@ func TestStateProperties(t *testing.T) {
 				}
 				restored = again
 			}
-			restored, res2 = restored.Apply(uint64(4+i), c)
+			restored, res2 = restored.Apply(first+uint64(i), c)
 			if !proto.Equal(res, res2) || !bytes.Equal(encode(t, s), encode(t, restored)) {
 				t.Fatalf("after %v: %v, but %v when restored", c, res, res2)
 			}
 			checkRefusal(t, before, s, res)
 			checkState(t, s)
-			history.check(t, before, s)
+			history.check(t, before, s, c)
 			checkDiff(t, before, s)
 		}
 		checkDiff(t, nil, s)
@@ -124,7 +138,7 @@ func TestStateProperties(t *testing.T) {
 		checkDiff(t, s, restored) // no pointer in common
 		again := began
 		for i, c := range replay {
-			again, _ = again.Apply(uint64(4+i), c)
+			again, _ = again.Apply(first+uint64(i), c)
 		}
 		if !bytes.Equal(encode(t, s), encode(t, again)) {
 			t.Fatal("a replay gave another state")
@@ -170,18 +184,43 @@ func checkState(t *rapid.T, s *State) {
 }
 
 func checkLeader(t *rapid.T, s *State, st *pb.Stream, sh *pb.Shard) {
-	electable := false
+	isMember := func(id uint64) bool { return slices.Contains(sh.GetInSync(), id) }
+	up := func(r *pb.Replica) bool { return electable(s.Broker(r.GetNodeId())) > 0 }
+	leads, canLead := sh.GetLeader() == 0, false
+	hosts := make(map[string]bool)
+	members := 0
 	for _, r := range sh.GetReplicas() {
-		live := s.Broker(r.GetNodeId()).GetState() == pb.BrokerState_BROKER_STATE_LIVE
-		if r.GetId() == sh.GetLeader() && (r.GetState() == pb.ReplicaState_REPLICA_STATE_SUSPECT || !live) {
-			t.Fatalf("a suspect leads: %v", sh)
+		able := r.GetState() == pb.ReplicaState_REPLICA_STATE_CREATED && up(r) && isMember(r.GetId())
+		leads = leads || able && r.GetId() == sh.GetLeader()
+		canLead = canLead || able
+		if isMember(r.GetId()) {
+			members++
 		}
-		electable = electable || r.GetState() == pb.ReplicaState_REPLICA_STATE_CREATED && live
+		if r.GetState() == pb.ReplicaState_REPLICA_STATE_LOST {
+			if !isMember(r.GetId()) {
+				t.Fatalf("a lost replica that nobody needs: %v", sh)
+			}
+			continue
+		}
+		if hosts[r.GetNodeId()] {
+			t.Fatalf("two replicas on %s: %v", r.GetNodeId(), sh)
+		}
+		hosts[r.GetNodeId()] = true
 	}
-	if sh.GetLeader() == 0 && electable {
+	switch {
+	case !leads:
+		t.Fatalf("the leader is not in sync, undamaged and up (I2): %v", sh)
+	case sh.GetLeader() == 0 && canLead:
 		t.Fatalf("offline with an electable replica: %v", sh)
-	}
-	if sh.GetState() == pb.ShardState_SHARD_STATE_OPEN && st.GetStatus() == pb.StreamStatus_STREAM_STATUS_CREATING {
+	case members != len(sh.GetInSync()):
+		t.Fatalf("in-sync members that are no replicas: %v", sh)
+	case len(sh.GetInSync()) > 0 && len(sh.GetInSync()) < int(sh.GetMinInSync()):
+		t.Fatalf("in-sync set below the floor (I1): %v", sh)
+	case len(sh.GetInSync()) == 0 && sh.GetState() == pb.ShardState_SHARD_STATE_OPEN:
+		t.Fatalf("open without an in-sync set: %v", sh)
+	case len(sh.GetInSync()) > 1 && sh.GetReplicationFactor() > 1 && sh.GetMinInSync() < 2:
+		t.Fatalf("one disk is enough to lose records (I1): %v", sh)
+	case sh.GetState() == pb.ShardState_SHARD_STATE_OPEN && st.GetStatus() == pb.StreamStatus_STREAM_STATUS_CREATING:
 		t.Fatalf("open in a stream that is not: %v", sh)
 	}
 }
@@ -189,39 +228,38 @@ func checkLeader(t *rapid.T, s *State, st *pb.Stream, sh *pb.Shard) {
 // history checks what holds between states.
 type history struct{ streams, replicas uint64 }
 
-func (h *history) check(t *rapid.T, before, after *State) {
+func (h *history) check(t *rapid.T, before, after *State, c *pb.Command) {
 	if after.now() < before.now() {
 		t.Fatalf("time went from %d back to %d", before.now(), after.now())
 	}
+	highest := h.replicas
 	for _, st := range after.Streams() {
 		if before.Stream(st.GetId()) == nil {
 			if st.GetId() <= h.streams {
 				t.Fatalf("stream id %d was used before", st.GetId())
 			}
 			h.streams = st.GetId()
-			for _, sh := range after.Shards(st.GetId()) {
-				for _, r := range sh.GetReplicas() {
-					if r.GetId() <= h.replicas {
-						t.Fatalf("replica id %d was used before", r.GetId())
-					}
-					h.replicas = r.GetId()
-				}
-			}
 		}
 		for i, sh := range after.Shards(st.GetId()) {
 			old := before.Shard(st.GetId(), uint32(i))
-			switch {
-			case old == nil || old == sh:
-			case sh.GetVersion() <= old.GetVersion() || sh.GetEpoch() < old.GetEpoch():
-				t.Fatalf("changed without a new version: %v after %v", sh, old)
-			case sh.GetLeader() != old.GetLeader() && sh.GetEpoch() == old.GetEpoch():
-				t.Fatalf("two leaders in epoch %d: %v after %v", sh.GetEpoch(), sh, old)
+			for _, r := range sh.GetReplicas() {
+				if replica(old, r.GetId()) == nil && r.GetId() <= h.replicas {
+					t.Fatalf("replica id %d was used before (I8)", r.GetId())
+				}
+				highest = max(highest, r.GetId())
+			}
+			if old != nil && old != sh {
+				checkStep(t, before, old, sh, c)
 			}
 		}
 	}
+	h.replicas = highest
 	for _, b := range after.Brokers() {
 		old := before.Broker(b.GetNodeId())
-		if b == old {
+		if c.GetRegisterBroker().GetBroker().GetNodeId() != b.GetNodeId() || b == old {
+			if b.GetIncarnation() != old.GetIncarnation() {
+				t.Fatalf("incarnation of %v without a registration", b)
+			}
 			continue
 		}
 		if b.GetIncarnation() != old.GetIncarnation()+1 {
@@ -229,14 +267,48 @@ func (h *history) check(t *rapid.T, before, after *State) {
 		}
 		before.each(func(e *entry) {
 			for i, sh := range e.shards {
-				for _, r := range sh.GetReplicas() {
-					if now := after.Shard(e.stream.GetId(), uint32(i)); now != nil && r.GetNodeId() == b.GetNodeId() &&
-						r.GetId() == sh.GetLeader() && now.GetEpoch() <= sh.GetEpoch() {
-						t.Fatalf("%s restarted and goes on in epoch %d (I4)", b.GetNodeId(), sh.GetEpoch())
-					}
+				now := after.Shard(e.stream.GetId(), uint32(i))
+				if replica(sh, sh.GetLeader()).GetNodeId() == b.GetNodeId() && now.GetEpoch() <= sh.GetEpoch() {
+					t.Fatalf("%s restarted and goes on in epoch %d (I4)", b.GetNodeId(), sh.GetEpoch())
 				}
 			}
 		})
+	}
+}
+
+// checkStep checks one change of a shard.
+func checkStep(t *rapid.T, before *State, old, sh *pb.Shard, c *pb.Command) {
+	switch {
+	case sh.GetVersion() <= old.GetVersion() || sh.GetEpoch() < old.GetEpoch():
+		t.Fatalf("changed without a new version: %v after %v", sh, old)
+	case sh.GetLeader() != old.GetLeader() && sh.GetEpoch() == old.GetEpoch():
+		t.Fatalf("two leaders in epoch %d: %v after %v", sh.GetEpoch(), sh, old)
+	case sh.GetMinInSync() < old.GetMinInSync() && c.GetSetFactors() == nil && formed(old):
+		t.Fatalf("the floor fell: %v after %v", sh, old)
+	}
+	if !formed(old) {
+		return
+	}
+	for _, id := range sh.GetInSync() {
+		if slices.Contains(old.GetInSync(), id) {
+			continue
+		}
+		// Nothing but the leader's word lets a copy join (I9), and only one that
+		// is there and will stay (I11).
+		r := replica(old, id)
+		if c.GetAlterInSync() == nil || r.GetState() != pb.ReplicaState_REPLICA_STATE_CREATED ||
+			before.Broker(r.GetNodeId()).GetState() != pb.BrokerState_BROKER_STATE_LIVE {
+			t.Fatalf("replica %d joined: %v after %v", id, sh, old)
+		}
+	}
+	gone := 0
+	for _, id := range old.GetInSync() {
+		if !slices.Contains(sh.GetInSync(), id) {
+			gone++
+		}
+	}
+	if sh.GetLeader() == 0 && gone > 0 && c.GetRegisterBroker() == nil {
+		t.Fatalf("the set of an offline shard shrank: %v after %v", sh, old)
 	}
 }
 
@@ -318,7 +390,7 @@ func TestDiffSize(t *testing.T) {
 		t.Errorf("%d shards in %d events", shards, len(events))
 	}
 	before = w.s
-	w.must(suspect("a", 1, w.refs(id, "a")[7]))
+	w.must(created("a", 1, w.refs(id, "a")[7]))
 	if events := Diff(before, w.s); len(events) != 1 || len(events[0].GetShards()) != 1 || len(events[0].GetStreams()) != 0 {
 		t.Errorf("one changed shard gives %v", events)
 	}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"shardstream/broker/recordlog"
-	"shardstream/placement"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
 	"shardstream/stream"
@@ -21,11 +20,6 @@ const (
 	// heartbeat keeps a watcher sure of its broker: silent for 300 ms means
 	// the next broker (design section 4).
 	heartbeat = 100 * time.Millisecond
-
-	defaultReplicationFactor = 3
-	// maxTransitionDelay bounds what a caller may ask a stream to stay in
-	// CREATING or DELETING.
-	maxTransitionDelay = time.Minute
 )
 
 // clusterService is the metadata's door to the outside.
@@ -41,64 +35,15 @@ type clusterService struct {
 // Propose applies a command of the Kinesis API. The others are the brokers' own.
 func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
 	c := req.GetCommand()
-	switch op := c.GetOp().(type) {
-	case *pb.Command_CreateStream:
-		s.place(op.CreateStream)
-		op.CreateStream.TransitionAfterMs = s.clampTransition(op.CreateStream.TransitionAfterMs)
-	case *pb.Command_DeleteStream:
-		op.DeleteStream.TransitionAfterMs = s.clampTransition(op.DeleteStream.TransitionAfterMs)
-	case *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags:
-	default:
-		return nil, stream.Errorf(stream.Invalid, "broker.Propose", "command %T is not for callers", op)
+	if !fromAPI(c) {
+		return nil, stream.Errorf(stream.Invalid, "broker.Propose", "command %T is not for callers", c.GetOp())
 	}
-	c.TimeMs = s.now()
+	stampCommand(s.meta.State(), s.now(), c)
 	result, err := s.meta.Propose(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.ProposeResponse{Result: result}, nil
-}
-
-func (s *clusterService) clampTransition(ms int64) int64 {
-	return min(ms, s.now()+maxTransitionDelay.Milliseconds())
-}
-
-// place chooses the nodes of every shard's replicas from the live brokers.
-func (s *clusterService) place(c *pb.CreateStream) {
-	state := s.meta.State()
-	count := make(map[string]*placement.Broker)
-	var live []placement.Broker
-	for _, b := range state.Brokers() {
-		if b.State == pb.BrokerState_BROKER_STATE_LIVE {
-			live = append(live, placement.Broker{Node: stream.NodeID(b.NodeId), Zone: b.Zone})
-		}
-	}
-	for i := range live {
-		count[string(live[i].Node)] = &live[i]
-	}
-	if len(live) > 1 { // with one broker there is nothing to weigh
-		for _, st := range state.Streams() {
-			for _, shard := range state.Shards(st.Id) {
-				for _, r := range shard.Replicas {
-					if b := count[r.NodeId]; b != nil {
-						b.Replicas++
-						if r.Id == shard.Leader {
-							b.Leaders++
-						}
-					}
-				}
-			}
-		}
-	}
-	c.Placement = nil
-	rf := min(defaultReplicationFactor, len(live))
-	for _, nodes := range placement.Assign(int(c.ShardCount), rf, live) {
-		ids := make([]string, len(nodes))
-		for i, n := range nodes {
-			ids[i] = string(n)
-		}
-		c.Placement = append(c.Placement, &pb.ReplicaNodes{NodeIds: ids})
-	}
 }
 
 // WatchMetadata sends everything, then every change, and heartbeats between.

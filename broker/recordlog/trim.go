@@ -7,13 +7,13 @@ import (
 )
 
 // TrimBefore moves the visible start to the first batch that arrived at or
-// after ms (Unix ms) and gives it. Only durable batches are trimmed. The new
-// start becomes durable with the next checkpoint or deletion; until then a
+// after ms (Unix ms), at most to limit, and gives it. Only durable batches are
+// trimmed. The new start becomes durable with the next checkpoint or deletion; until then a
 // crash may bring trimmed batches back, which the next call trims again.
-func (r *Replica) TrimBefore(ms int64) stream.Offset {
+func (r *Replica) TrimBefore(ms int64, limit stream.Offset) stream.Offset {
 	r.mu.Lock()
 	start := r.start
-	if start >= r.durable || r.startMs >= ms {
+	if start >= min(r.durable, limit) || r.startMs >= ms {
 		r.mu.Unlock()
 		return start
 	}
@@ -21,6 +21,9 @@ func (r *Replica) TrimBefore(ms int64) stream.Offset {
 	o, arrival, err := r.findTime(ms)
 	if err != nil {
 		return r.Start() // the log has failed, or the replica is dropped
+	}
+	if o > limit {
+		o, arrival = limit, 0
 	}
 	r.trim(o, arrival)
 	return r.Start()

@@ -1,128 +1,327 @@
-// Package replica is one shard's replication: what a leader does with a batch
-// and with a read. It has no disk and no network of its own; the record log is
-// handed to it, and it starts no goroutine.
-//
-// The invariant it keeps on a single node is I12: readers see only offsets
-// from the log start up to the high watermark, which is the smallest durable
-// end over the in-sync set. The in-sync set of a lone broker is the leader
-// itself, so here the high watermark is the leader's own durable end (I2: the
-// leader counts what fdatasync has returned for, never its unsynced tail).
 package replica
 
 import (
-	"sync"
+	"slices"
+	"time"
 
+	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
 
-// Log is what replication needs of a replica's record log.
-// *recordlog.Replica implements it.
-type Log interface {
-	// Append stores a stamped batch that begins at End, takes its bytes over,
-	// and calls done once it is durable or has failed. Not to be called
-	// concurrently.
-	Append(b stream.Batch, done func(error)) error
-	Start() stream.Offset
-	End() stream.Offset
-	DurableEnd() stream.Offset
-	LastArrival() int64
-	Read(from, limit stream.Offset, maxBytes int) ([]stream.Batch, error)
-	FindTime(ms int64) (stream.Offset, error)
-	TrimBefore(ms int64) stream.Offset
+// Bounds and patience of a leader. They are about speed, never about safety.
+const (
+	// stallLimit is how long a member of the in-sync set may make no durable
+	// progress while records are outstanding.
+	stallLimit = 400 * time.Millisecond
+	// repeatAfter is when a proposal or a handshake without an answer is repeated.
+	repeatAfter = 500 * time.Millisecond
+	// lostAfter is when what is on its way to a follower counts as lost.
+	lostAfter = 2 * time.Second
+	// banFirst and banMost bound how long a replica that was evicted for
+	// stalling must be healthy before it may join again; it doubles each time
+	// and is forgotten after banMemory of health.
+	banFirst  = 10 * time.Second
+	banMost   = 5 * time.Minute
+	banMemory = 10 * time.Minute
+	// maxUncommitted bounds the bytes of a shard that wait for their commit;
+	// one batch is always taken.
+	maxUncommitted = 16 << 20
+)
+
+// leadership is what a leader has in memory for one epoch.
+type leadership struct {
+	epochStart stream.Offset // the log's end when it was elected
+	version    uint64        // of the in-sync set below
+	inSync     []stream.ReplicaID
+	// maximal is the commit set: the union of all that the in-sync set may
+	// have become in the metadata. It narrows only to what was read from there,
+	// never on a refusal, which proves nothing of an earlier attempt (I3).
+	maximal    []stream.ReplicaID
+	pending    *pb.InSyncChange // proposed, outcome unknown
+	proposedAt time.Duration
+
+	cursors []*cursor
+
+	first, last *waiter // in offset order
+	uncommitted int64   // bytes of theirs
 }
 
-// Leader serves one shard in one epoch. Its methods may be called concurrently.
-type Leader struct {
-	// Set once.
-	log   Log
-	epoch stream.Epoch
-	now   func() int64
-
-	// mu orders appends: offsets are handed out and given to the log in one step.
-	mu sync.Mutex
+// waiter is a put that waits for its commit.
+type waiter struct {
+	end   stream.Offset
+	bytes int64
+	done  func(error)
+	err   error
+	next  *waiter
 }
 
-// NewLeader gives the leader of a shard in an epoch that the log has durably
-// adopted, for the first time in this process (I4, I6). now gives Unix
-// milliseconds.
-func NewLeader(log Log, epoch stream.Epoch, now func() int64) *Leader {
-	return &Leader{log: log, epoch: epoch, now: now}
+// takeOver begins the leadership of the epoch that has just become durable.
+func (r *Replica) takeOver() {
+	v := r.view
+	if v.Leader != r.key.Replica || v.Epoch != r.epoch {
+		r.role = idle // elected and replaced while the epoch was written
+		return
+	}
+	r.role = leading
+	r.hw = max(r.hw, r.log.Start())
+	r.lead = &leadership{epochStart: r.log.End()}
+	r.lead.learn(r, v)
+	r.advance()
+	r.needTick()
 }
 
-// Epoch gives the epoch in which this leader serves.
-func (l *Leader) Epoch() stream.Epoch { return l.epoch }
+// learn takes over what the metadata says of the in-sync set and the replicas.
+func (l *leadership) learn(r *Replica, v View) {
+	if v.Version > l.version || l.inSync == nil {
+		l.version, l.inSync = v.Version, slices.Clone(v.InSync)
+		if l.pending != nil && l.pending.Version < v.Version {
+			// Decided, whatever became of it: a later set was read.
+			l.pending = nil
+		}
+		l.maximal = l.inSync
+		if l.pending != nil {
+			l.maximal = union(l.inSync, fromIDs(l.pending.InSync))
+		}
+	}
+	now := r.env.Elapsed()
+	kept := l.cursors[:0:0]
+	for _, m := range v.Members {
+		if m.ID == r.key.Replica {
+			continue
+		}
+		i := slices.IndexFunc(l.cursors, func(c *cursor) bool { return c.replica == m.ID && c.node == m.Node })
+		var c *cursor
+		if i >= 0 {
+			c = l.cursors[i]
+		} else {
+			c = &cursor{replica: m.ID, node: m.Node, progressAt: now}
+			c.shakeHands(r)
+		}
+		c.eligible = m.Eligible
+		kept = append(kept, c)
+	}
+	l.cursors = kept
+	r.needTick()
+}
 
-// Append stamps the batch with the next offset, the arrival time (ms), the
-// epoch and the checksum, and gives it to the log. It returns the offset of the
-// batch's first record and the arrival time at once; done is called when the
-// batch is committed (nil) or has failed. When Append itself fails, done is not
-// called. The bytes belong to the log from the call on.
+func fromIDs(ids []uint64) []stream.ReplicaID {
+	out := make([]stream.ReplicaID, len(ids))
+	for i, id := range ids {
+		out[i] = stream.ReplicaID(id)
+	}
+	return out
+}
+
+func (l *leadership) cursorOf(id stream.ReplicaID) *cursor {
+	for _, c := range l.cursors {
+		if c.replica == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// fail gives up all waiters.
+func (l *leadership) fail(r *Replica, err error) {
+	for w := l.first; w != nil; w = w.next {
+		w.err = err
+	}
+	if l.last != nil {
+		l.last.next = r.done
+		r.done = l.first
+	}
+	l.first, l.last, l.uncommitted = nil, nil, 0
+}
+
+// needTick asks for ticks if none are under way.
+func (r *Replica) needTick() {
+	if r.ticking || r.lead == nil {
+		return
+	}
+	r.ticking = true
+	now := r.env.Elapsed()
+	for _, c := range r.lead.cursors {
+		c.progressAt = now
+	}
+	r.env.NeedTick(r)
+}
+
+// advance moves the high watermark as far as the commit set allows, and lets
+// the puts below it go.
+func (r *Replica) advance() {
+	l := r.lead
+	if len(l.inSync) < r.view.MinInSync {
+		return
+	}
+	hw, known := commitPoint(l.maximal, func(id stream.ReplicaID) (stream.Offset, bool) {
+		if id == r.key.Replica {
+			return r.log.DurableEnd(), true // never the unsynced tail (I2)
+		}
+		if c := l.cursorOf(id); c != nil && c.acked {
+			return c.match, true
+		}
+		return 0, false
+	})
+	if !known || hw <= r.hw {
+		return
+	}
+	r.hw = hw
+	r.log.SetHW(hw)
+	before := r.done
+	var last *waiter
+	for w := l.first; w != nil && w.end <= hw; w = w.next {
+		l.uncommitted -= w.bytes
+		last = w
+	}
+	if last != nil {
+		r.done = l.first
+		if l.first = last.next; l.first == nil {
+			l.last = nil
+		}
+		last.next = before
+	}
+	for _, c := range l.cursors {
+		if c.state == pushing {
+			r.env.PushReady(c.node, c.lane, r)
+		}
+	}
+}
+
+// Append stamps the batch with the next offset, the arrival time, the epoch and
+// the checksum, and gives it to the log and to the followers at once. It
+// returns the offset of the batch's first record and the arrival time (Unix
+// ms); done is called when the batch is committed (nil) or when that is not
+// known to happen any more. When Append itself fails, done is not called. The
+// bytes belong to the log from the call on.
 //
-// Arrival times never decrease in a shard (I20), whatever the clock does.
-func (l *Leader) Append(b stream.Batch, done func(error)) (stream.Offset, int64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	base, arrival := l.log.End(), max(l.now(), l.log.LastArrival())
-	b.Stamp(l.epoch, base, arrival)
-	if err := l.log.Append(b, done); err != nil {
+// Kinds: NotLeader, Throttled (too much of the shard waits for its commit), and
+// those of the log.
+func (r *Replica) Append(b stream.Batch, done func(error)) (stream.Offset, int64, error) {
+	const op = "replica.Append"
+	r.mu.Lock()
+	defer r.unlock()
+	if r.role != leading {
+		return 0, 0, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
+	}
+	l := r.lead
+	if l.uncommitted > 0 && l.uncommitted+int64(len(b)) > maxUncommitted {
+		return 0, 0, stream.Errorf(stream.Throttled, op, "%d bytes of shard %s wait for their replicas", l.uncommitted, r.key.Shard)
+	}
+	// Arrival times never decrease in a shard, whatever the clocks do (I20).
+	base, arrival := r.log.End(), max(r.env.Now(), r.log.LastArrival())
+	b.Stamp(r.epoch, base, arrival)
+	if err := r.log.Append(b, r.onDurable); err != nil {
 		return 0, 0, err
+	}
+	w := &waiter{end: b.End(), bytes: int64(len(b)), done: done}
+	if l.last == nil {
+		l.first = w
+	} else {
+		l.last.next = w
+	}
+	l.last = w
+	l.uncommitted += w.bytes
+	if len(l.cursors) > 0 {
+		r.needTick()
+		for _, c := range l.cursors {
+			if c.state == pushing {
+				r.env.PushReady(c.node, c.lane, r)
+			}
+		}
 	}
 	return base, arrival, nil
 }
 
-// HighWatermark gives the offset after the last committed record.
-func (l *Leader) HighWatermark() stream.Offset { return l.log.DurableEnd() }
-
-// Start gives the oldest visible offset after expiring all that arrived before
-// the cutoff (Unix ms).
-func (l *Leader) Start(cutoff int64) stream.Offset { return l.log.TrimBefore(cutoff) }
-
-// ReadResult is what a read found.
-type ReadResult struct {
-	Batches       []stream.Batch
-	Start         stream.Offset // oldest visible offset
-	HighWatermark stream.Offset
-	LastArrival   int64 // of the newest record, Unix ms; 0 if there was never one
-}
-
-// readStep bounds what one look into the log fetches, so that a read for few
-// records does not fetch megabytes.
-const readStep = 1 << 20
-
-// Read gives whole batches from the offset on, until they hold maxRecords
-// records or maxBytes bytes, at least one if there is any. An offset below the
-// visible start is moved there; one above the high watermark gives no batches,
-// which is never an error (design section 8).
-func (l *Leader) Read(from stream.Offset, cutoff int64, maxRecords, maxBytes int) (ReadResult, error) {
-	r := ReadResult{Start: l.Start(cutoff), HighWatermark: l.HighWatermark(), LastArrival: l.log.LastArrival()}
-	from = max(from, r.Start)
-	for from < r.HighWatermark && maxRecords > 0 && (maxBytes > 0 || len(r.Batches) == 0) {
-		batches, err := l.log.Read(from, r.HighWatermark, min(maxBytes, readStep))
-		if err != nil {
-			return ReadResult{}, err
-		}
-		if len(batches) == 0 {
-			break // only a hole that was given up lies behind
-		}
-		for _, b := range batches {
-			if len(r.Batches) > 0 && (maxBytes < len(b) || maxRecords <= 0) {
-				return r, nil
-			}
-			r.Batches = append(r.Batches, b)
-			maxBytes -= len(b)
-			maxRecords -= int(b.End() - max(from, b.Base()))
-			from = b.End()
+// PeerUp says that the streams to a node are open: its replicas are greeted anew.
+func (r *Replica) PeerUp(node stream.NodeID) {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.role != leading {
+		return
+	}
+	for _, c := range r.lead.cursors {
+		if c.node == node {
+			c.shakeHands(r)
 		}
 	}
-	return r, nil
+	r.needTick()
 }
 
-// FindTime gives the first visible offset that arrived at or after the time
-// (Unix ms), or the high watermark if there is none.
-func (l *Leader) FindTime(ms, cutoff int64) (stream.Offset, error) {
-	o, err := l.log.FindTime(ms)
-	if err != nil {
-		return 0, err
+// changeInSync proposes the next change of the in-sync set, if one is due.
+func (r *Replica) changeInSync() {
+	l := r.lead
+	if l.pending != nil {
+		return
 	}
-	return min(max(o, l.Start(cutoff)), l.HighWatermark()), nil
+	now := r.env.Elapsed()
+	end := r.log.End()
+	others := make([]candidate, 0, 8)
+	for _, c := range l.cursors {
+		member := slices.Contains(l.inSync, c.replica)
+		others = append(others, candidate{
+			id: c.replica, member: member,
+			stalled: member && (!c.acked || c.match < end) && r.hw < end && now-c.progressAt >= stallLimit,
+			// I9: it has all that is committed and all that the leader was
+			// elected with, as told in this epoch.
+			ready: !member && c.eligible && c.state == pushing && c.acked && c.match >= r.hw && c.match >= l.epochStart && now >= c.banUntil,
+		})
+	}
+	for _, id := range l.inSync { // one whose disk is lost
+		if id != r.key.Replica && l.cursorOf(id) == nil {
+			others = append(others, candidate{id: id, member: true, stalled: true})
+		}
+	}
+	set, added, change := nextInSync(l.inSync, r.view.MinInSync, others)
+	if !change {
+		return
+	}
+	p := &pb.InSyncChange{
+		StreamId: uint64(r.key.Shard.Stream), Shard: r.key.Shard.Number, Epoch: uint32(r.epoch), Version: l.version,
+	}
+	for _, id := range set {
+		p.InSync = append(p.InSync, uint64(id))
+	}
+	if added != 0 {
+		p.Added, p.AddedIncarnation = uint64(added), l.cursorOf(added).incarnation
+	}
+	for _, c := range l.cursors {
+		if slices.Contains(l.inSync, c.replica) && !slices.Contains(set, c.replica) && c.acked {
+			c.ban(now)
+		}
+	}
+	l.pending, l.proposedAt = p, now
+	l.maximal = union(l.inSync, set)
+	r.env.ProposeInSync(r, p)
+}
+
+// Tick lets time pass: about every 100 ms while it returns true. It looks for
+// members that stall, repeats what got no answer, and thinks about the in-sync
+// set.
+func (r *Replica) Tick() bool {
+	r.mu.Lock()
+	defer r.unlock()
+	l := r.lead
+	if l == nil {
+		r.ticking = false
+		return false
+	}
+	now := r.env.Elapsed()
+	if l.pending != nil && now-l.proposedAt >= repeatAfter {
+		l.proposedAt = now
+		r.env.ProposeInSync(r, l.pending)
+	}
+	end := r.log.End()
+	quiet := l.pending == nil && r.hw == end
+	for _, c := range l.cursors {
+		if c.acked && c.match >= end {
+			c.progressAt = now
+		}
+		if c.state != pushing && now-c.handAt >= repeatAfter || len(c.flying) > 0 && now-c.progressAt >= lostAfter {
+			c.shakeHands(r)
+		}
+		quiet = quiet && c.acked && c.match >= end && slices.Contains(l.inSync, c.replica)
+	}
+	r.changeInSync()
+	r.ticking = !quiet || l.pending != nil
+	return r.ticking
 }

@@ -45,13 +45,13 @@ type Facts struct {
 	NodeID    stream.NodeID
 	DiskID    string
 	Zone      string
-	ClusterID string // empty while it has none
+	ClusterID string // of the cluster that it has, or once had; empty if it never had one
 	GRPC      string // HOST:PORT
 	Raft      string // HOST:PORT
 	HTTP      string // HOST:PORT of the admin port; empty if there is none
-	// HasState says that the node has, or once had, a cluster: it never founds
-	// another one.
-	HasState bool
+	// Founding is the cluster that the node has promised to found with others;
+	// empty once it exists, or if there is no such promise.
+	Founding string
 	Expect   int // its --bootstrap-expect
 }
 
@@ -124,7 +124,8 @@ type Group struct {
 	cfg    Config
 	logger *slog.Logger
 	list   *memberlist.Memberlist
-	self   string // gossip name
+	self   string        // gossip name
+	sought chan struct{} // closed when each seed was tried once
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	close  func() error
@@ -148,6 +149,7 @@ func Open(cfg Config) (*Group, error) {
 		cfg: cfg, logger: cfg.Logger, facts: cfg.Facts, stop: cancel,
 		self:    string(cfg.Facts.NodeID) + "#" + strconv.FormatInt(cfg.Started, 36),
 		seen:    make(map[string]Member),
+		sought:  make(chan struct{}),
 		changed: make(chan struct{}),
 		refused: make(map[string]time.Time),
 	}
@@ -231,6 +233,10 @@ func (g *Group) Watch() ([]Member, <-chan struct{}) {
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.NodeID, b.NodeID) })
 	return members, g.changed
 }
+
+// Sought gives a channel that closes when each address of each seed has been
+// tried once: whoever could be found by them has been found, or didn't answer.
+func (g *Group) Sought() <-chan struct{} { return g.sought }
 
 // supersedes tells whether a is to be shown instead of b, of one node id.
 func supersedes(a, b Member) bool {
@@ -359,7 +365,7 @@ type wire struct {
 	GRPC     string `json:"g,omitempty"`
 	Raft     string `json:"r,omitempty"`
 	HTTP     string `json:"h,omitempty"`
-	HasState bool   `json:"s,omitempty"`
+	Founding string `json:"f,omitempty"`
 	Expect   int    `json:"e,omitempty"`
 	Started  int64  `json:"t"`
 	Leaving  bool   `json:"l,omitempty"`
@@ -375,7 +381,7 @@ func encodeFacts(f Facts, started int64, leaving bool) ([]byte, error) {
 	}
 	text, err := json.Marshal(wire{
 		Version: 1, Node: string(f.NodeID), Disk: f.DiskID, Zone: f.Zone, Cluster: f.ClusterID,
-		GRPC: f.GRPC, Raft: short(f.Raft), HTTP: short(f.HTTP), HasState: f.HasState, Expect: f.Expect,
+		GRPC: f.GRPC, Raft: short(f.Raft), HTTP: short(f.HTTP), Founding: f.Founding, Expect: f.Expect,
 		Started: started, Leaving: leaving,
 	})
 	if err == nil && len(text) > memberlist.MetaMaxSize {
@@ -401,7 +407,7 @@ func decodeFacts(text []byte) (f Facts, started int64, leaving bool, err error) 
 	}
 	return Facts{
 		NodeID: stream.NodeID(w.Node), DiskID: w.Disk, Zone: w.Zone, ClusterID: w.Cluster,
-		GRPC: w.GRPC, Raft: long(w.Raft), HTTP: long(w.HTTP), HasState: w.HasState, Expect: w.Expect,
+		GRPC: w.GRPC, Raft: long(w.Raft), HTTP: long(w.HTTP), Founding: w.Founding, Expect: w.Expect,
 	}, w.Started, w.Leaving, nil
 }
 

@@ -77,8 +77,9 @@ func await(t *testing.T, g *Group, want string) {
 func TestMembersFindEachOther(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memnet.Network) {
 		// The seed comes last: the others retry until it is there.
-		full := Facts{NodeID: "c", DiskID: "d3", Zone: "z3", GRPC: "c.example:7070", Raft: "c.example:7071", HTTP: "other:7073", HasState: true, Expect: 3}
+		full := Facts{NodeID: "c", DiskID: "d3", Zone: "z3", GRPC: "c.example:7070", Raft: "c.example:7071", HTTP: "other:7073", Founding: "f", Expect: 3}
 		c := start(t, n, address(3), full)
+		<-c.Sought()
 		b := start(t, n, address(2), Facts{NodeID: "b"})
 		time.Sleep(time.Minute)
 		a := start(t, n, address(1), Facts{NodeID: "a"})
@@ -91,12 +92,12 @@ func TestMembersFindEachOther(t *testing.T) {
 		if self := c.Self(); self.Facts != full || self.Gossip != address(3) {
 			t.Errorf("c sees itself as %+v", self)
 		}
-		if err := b.UpdateFacts(func(f *Facts) { f.ClusterID, f.HasState = "x", true }); err != nil {
+		if err := b.UpdateFacts(func(f *Facts) { f.ClusterID = "x" }); err != nil {
 			t.Fatal(err)
 		}
 		for {
 			members, changed := a.Watch()
-			if m := members[1]; m.ClusterID == "x" && m.HasState {
+			if m := members[1]; m.ClusterID == "x" {
 				break
 			}
 			<-changed

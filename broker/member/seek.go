@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,16 +27,19 @@ const (
 // the others may start later, and DNS may know them later.
 func (g *Group) seek(ctx context.Context) {
 	if len(g.cfg.Seeds) == 0 {
+		close(g.sought)
 		return
 	}
 	pause := firstPause
 	started := time.Now()
 	warned := make(map[string]time.Time)
+	announce := sync.OnceFunc(func() { close(g.sought) })
 	for {
 		company, problems := g.seekOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		announce()
 		now := time.Now()
 		for seed, err := range problems {
 			// A seed that isn't up yet is no news in the first seconds, nor is

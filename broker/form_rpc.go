@@ -1,0 +1,36 @@
+package broker
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "shardstream/proto/shardstream/v1"
+)
+
+// formClient calls other nodes while this one has no place yet: each call on a
+// connection of its own, since there are few, and addresses change.
+type formClient struct{}
+
+var _ formPeers = formClient{}
+
+func (formClient) Promise(ctx context.Context, address string, req *pb.PromiseRequest) (*pb.PromiseResponse, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	answer, err := pb.NewControllerClient(conn).Promise(ctx, req)
+	return answer, fromStatus("broker.Promise", err)
+}
+
+func (formClient) Join(ctx context.Context, address string, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	answer, err := pb.NewControllerClient(conn).Join(ctx, req)
+	return answer, fromStatus("broker.Join", err)
+}

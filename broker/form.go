@@ -74,7 +74,7 @@ type place struct {
 // newFormer takes up what the disk remembers: the cluster, whether there is
 // raft state, and the promise, nil if there is none.
 func newFormer(self member.Facts, gossip formGossip, peers formPeers, store formStore, cluster string, state bool, p *promise, logger *slog.Logger) *former {
-	self.ClusterID, self.Founding = "", ""
+	self.ClusterID, self.Founding, self.Founder = "", "", ""
 	return &former{
 		self: self, gossip: gossip, peers: peers, store: store, logger: logger,
 		wake: make(chan struct{}, 1), cluster: cluster, state: state, promise: p,
@@ -401,17 +401,19 @@ func (f *former) Promise(_ context.Context, req *pb.PromiseRequest) (*pb.Promise
 // tellGossip shows the others where this node stands.
 func (f *former) tellGossip() error {
 	f.mu.Lock()
-	cluster, founding := f.cluster, ""
-	if cluster == "" && f.promise != nil {
-		founding = f.promise.ClusterID
-	}
 	told := f.self
-	f.self.ClusterID, f.self.Founding = cluster, founding
+	f.self.ClusterID, f.self.Founding, f.self.Founder = f.cluster, "", ""
+	if f.cluster == "" && f.promise != nil {
+		f.self.Founding, f.self.Founder = f.promise.ClusterID, stream.NodeID(f.promise.founder().NodeId)
+	}
+	now := f.self
 	f.mu.Unlock()
-	if told.ClusterID == cluster && told.Founding == founding {
+	if told == now {
 		return nil
 	}
-	return f.gossip.UpdateFacts(func(facts *member.Facts) { facts.ClusterID, facts.Founding = cluster, founding })
+	return f.gossip.UpdateFacts(func(facts *member.Facts) {
+		facts.ClusterID, facts.Founding, facts.Founder = now.ClusterID, now.Founding, now.Founder
+	})
 }
 
 func grpcOf(members []member.Member, id string) string {

@@ -154,8 +154,15 @@ func (v formView) stepOfBound(formed string) formStep {
 		return formStep{action: formAbandon, why: "a cluster exists already: " + formed}
 	case mine:
 		for _, m := range v.members {
-			if f := p.member(m.NodeID); f != nil && m.State == member.Alive && m.DiskID != f.DiskId {
+			f := p.member(m.NodeID)
+			switch {
+			case m.State != member.Alive:
+			case f != nil && m.DiskID != f.DiskId:
 				return formStep{action: formAbandon, why: fmt.Sprintf("node %s has come back with another disk", m.NodeID)}
+			case m.Founding != "" && m.Founding != p.ClusterID && m.Founder < v.self.NodeID:
+				// The lists may share nodes without either founder being on the
+				// other's: one of them must give way, and this is always safe.
+				return formStep{action: formAbandon, why: fmt.Sprintf("node %s founds a cluster already", m.Founder)}
 			}
 		}
 		return formStep{action: formFound, why: "founding a cluster of " + names(p.Founders)}

@@ -27,6 +27,7 @@ type formWorld struct {
 	t      *testing.T
 	random *rand.Rand
 	expect int
+	slow   int // calls and starts take up to so many ms
 
 	mu     sync.Mutex
 	nodes  []*formNode
@@ -44,11 +45,19 @@ type formNode struct {
 	// Guarded by world.mu.
 	disk    formDisk
 	facts   member.Facts
+	told    []toldFacts                     // all that it has ever told, by time
+	delay   map[stream.NodeID]time.Duration // how late it hears of the others
 	running *former
 	dead    context.CancelFunc
 	changed chan struct{}
 	sees    map[stream.NodeID]bool // while it is blind
 	admits  bool                   // raft runs here
+}
+
+type toldFacts struct {
+	at    time.Time
+	facts member.Facts
+	alive bool
 }
 
 type formDisk struct {
@@ -61,7 +70,7 @@ type formDisk struct {
 var errCrash = errors.New("crash")
 
 func newFormWorld(t *testing.T, seed uint64, nodes, expect int) *formWorld {
-	w := &formWorld{t: t, random: rand.New(rand.NewPCG(seed, 1)), expect: expect, formed: make(map[string][]string)}
+	w := &formWorld{t: t, random: rand.New(rand.NewPCG(seed, 1)), expect: expect, slow: 50, formed: make(map[string][]string)}
 	for i := range nodes {
 		id := stream.NodeID(fmt.Sprintf("n%d", i+1))
 		w.nodes = append(w.nodes, &formNode{world: w, id: id, disk: formDisk{id: "disk-of-" + string(id)}, changed: make(chan struct{})})
@@ -87,8 +96,8 @@ func (n *formNode) run(ctx context.Context) {
 		cancel()
 		w.mu.Lock()
 		n.running, n.admits = nil, false
+		n.tellLocked(false)
 		pause := time.Duration(w.random.IntN(3000)) * time.Millisecond
-		w.tellAllLocked()
 		w.mu.Unlock()
 		if !errors.Is(err, errCrash) && ctx.Err() == nil {
 			w.t.Errorf("%s: %v", n.id, err)
@@ -108,7 +117,7 @@ func (n *formNode) live(ctx context.Context, die context.CancelFunc) error {
 	self := member.Facts{NodeID: n.id, DiskID: n.disk.id, GRPC: string(n.id), Raft: string(n.id) + ":7071", Expect: w.expect}
 	f := newFormer(self, n, n, n, n.disk.cluster, n.disk.state, n.disk.promise, slog.New(slog.DiscardHandler))
 	n.facts, n.running, n.dead = self, f, die
-	w.tellAllLocked()
+	n.tellLocked(true)
 	w.mu.Unlock()
 	at, err := f.find(ctx)
 	if err != nil {
@@ -118,6 +127,10 @@ func (n *formNode) live(ctx context.Context, die context.CancelFunc) error {
 		return err
 	}
 	if at.bootstrap != nil {
+		w.mu.Lock()
+		opening := time.Duration(w.random.IntN(2000)) * time.Millisecond
+		w.mu.Unlock()
+		time.Sleep(opening) // raft's first configuration takes its time
 		if err := n.write(func(d *formDisk) {
 			d.state = true
 			w.formed[at.clusterID] = strings.Split(names(n.disk.promise.Founders), ", ")
@@ -187,28 +200,36 @@ func (n *formNode) SaveCluster(id string) error {
 	return n.write(func(d *formDisk) { d.cluster = id })
 }
 
-func (w *formWorld) tellAllLocked() {
-	for _, n := range w.nodes {
+// tellLocked notes what the node says of itself from now on.
+func (n *formNode) tellLocked(alive bool) {
+	n.told = append(n.told, toldFacts{time.Now(), n.facts, alive})
+	for _, n := range n.world.nodes {
 		close(n.changed)
 		n.changed = make(chan struct{})
 	}
 }
 
-// Watch is gossip: while the node is blind it sees some of the others only.
+// Watch is gossip: it tells how the others were a while ago, and, while the
+// node is blind, of some of them only.
 func (n *formNode) Watch() ([]member.Member, <-chan struct{}) {
 	w := n.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var members []member.Member
 	for _, m := range w.nodes {
-		if time.Now().Before(n.blind) && !n.sees[m.id] || m.facts.NodeID == "" {
+		if time.Now().Before(n.blind) && !n.sees[m.id] {
 			continue
 		}
-		state := member.Alive
-		if m.running == nil {
-			state = member.Dead
+		for i := len(m.told) - 1; i >= 0; i-- {
+			if past := m.told[i]; time.Since(past.at) >= n.delay[m.id] {
+				state := member.Alive
+				if !past.alive {
+					state = member.Dead
+				}
+				members = append(members, member.Member{Facts: past.facts, State: state})
+				break
+			}
 		}
-		members = append(members, member.Member{Facts: m.facts, State: state})
 	}
 	return members, n.changed
 }
@@ -223,7 +244,7 @@ func (n *formNode) UpdateFacts(change func(*member.Facts)) error {
 	n.world.mu.Lock()
 	defer n.world.mu.Unlock()
 	change(&n.facts)
-	n.world.tellAllLocked()
+	n.tellLocked(true)
 	return nil
 }
 
@@ -233,7 +254,7 @@ func (n *formNode) call(ctx context.Context, address string, do func(*former) er
 	w.mu.Lock()
 	to := w.node(address)
 	f := to.running
-	delay := time.Duration(w.random.IntN(50)) * time.Millisecond
+	delay := time.Duration(w.random.IntN(1+w.slow)) * time.Millisecond
 	w.mu.Unlock()
 	select {
 	case <-ctx.Done():
@@ -295,7 +316,7 @@ func (w *formWorld) finish(ctx context.Context) {
 		}
 		var disks []string
 		for _, n := range w.nodes {
-			disks = append(disks, fmt.Sprintf("%s: %+v", n.id, n.disk))
+			disks = append(disks, fmt.Sprintf("%s: %+v %+v", n.id, n.disk, n.disk.promise))
 		}
 		w.mu.Unlock()
 		switch {
@@ -318,7 +339,7 @@ func (w *formWorld) play() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var lives sync.WaitGroup
 	for _, n := range w.nodes {
-		start := time.Duration(w.random.IntN(2000)) * time.Millisecond
+		start := time.Duration(w.random.IntN(1+w.slow)) * time.Millisecond
 		lives.Go(func() {
 			time.Sleep(start)
 			n.run(ctx)
@@ -381,7 +402,12 @@ func TestFormingWithCrossedViews(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 2))
 			nodes := 3 + r.IntN(4)
 			w := newFormWorld(t, seed, nodes, nodes/2+1+r.IntN((nodes+1)/2))
+			w.slow = []int{0, 50, 500, 3000}[r.IntN(4)]
 			for _, n := range w.nodes {
+				n.delay = make(map[stream.NodeID]time.Duration)
+				for _, m := range w.nodes {
+					n.delay[m.id] = time.Duration(r.IntN(4000)) * time.Millisecond
+				}
 				n.blind = time.Now().Add(time.Duration(r.IntN(20_000)) * time.Millisecond)
 				n.sees = map[stream.NodeID]bool{n.id: true}
 				for _, m := range w.nodes {
@@ -471,6 +497,14 @@ func TestNextStep(t *testing.T) {
 		{"founder with its promise", func(v *formView) { v.promise, v.sought = list("x", "a", "b", "c"), false }, formFound, "a, b, c"},
 		{"founder sees another cluster", func(v *formView) { v.promise, v.members = list("x", "a", "b", "c"), []member.Member{m("b", has("y"))} }, formAbandon, "exists already"},
 		{"founder sees its own cluster", func(v *formView) { v.promise, v.members = list("x", "a", "b", "c"), []member.Member{m("b", has("x"))} }, formBroken, "raft/ is empty"},
+		{"founder sees a smaller founder", func(v *formView) {
+			v.promise = list("x", "a", "b", "c")
+			v.members = []member.Member{m("b", func(m *member.Member) { m.Founding, m.Founder = "y", "A" })}
+		}, formAbandon, "node A founds"},
+		{"founder sees a larger founder", func(v *formView) {
+			v.promise = list("x", "a", "b", "c")
+			v.members = []member.Member{m("b", func(m *member.Member) { m.Founding, m.Founder = "y", "b" })}
+		}, formFound, "a, b, c"},
 		{"founder that had its cluster", func(v *formView) { v.promise, v.cluster = list("x", "a", "b", "c"), "x" }, formBroken, "raft/ is empty"},
 		{"bound to another", func(v *formView) { v.promise, v.members = list("x", "A", "a", "c"), []member.Member{m("A"), m("c")} }, formAwait, "node A"},
 		{"bound, founded", func(v *formView) { v.promise, v.members = list("x", "A", "a", "c"), []member.Member{m("A", has("x"))} }, formListed, ""},

@@ -49,9 +49,11 @@ type Facts struct {
 	GRPC      string // HOST:PORT
 	Raft      string // HOST:PORT
 	HTTP      string // HOST:PORT of the admin port; empty if there is none
-	// Founding is the cluster that the node has promised to found with others;
-	// empty once it exists, or if there is no such promise.
+	// Founding is the cluster that the node has promised to found with others,
+	// and Founder the node that is to do it; empty once it exists, or if there
+	// is no such promise.
 	Founding string
+	Founder  stream.NodeID
 	Expect   int // its --bootstrap-expect
 }
 
@@ -366,6 +368,7 @@ type wire struct {
 	Raft     string `json:"r,omitempty"`
 	HTTP     string `json:"h,omitempty"`
 	Founding string `json:"f,omitempty"`
+	Founder  string `json:"o,omitempty"`
 	Expect   int    `json:"e,omitempty"`
 	Started  int64  `json:"t"`
 	Leaving  bool   `json:"l,omitempty"`
@@ -381,7 +384,7 @@ func encodeFacts(f Facts, started int64, leaving bool) ([]byte, error) {
 	}
 	text, err := json.Marshal(wire{
 		Version: 1, Node: string(f.NodeID), Disk: f.DiskID, Zone: f.Zone, Cluster: f.ClusterID,
-		GRPC: f.GRPC, Raft: short(f.Raft), HTTP: short(f.HTTP), Founding: f.Founding, Expect: f.Expect,
+		GRPC: f.GRPC, Raft: short(f.Raft), HTTP: short(f.HTTP), Founding: f.Founding, Founder: string(f.Founder), Expect: f.Expect,
 		Started: started, Leaving: leaving,
 	})
 	if err == nil && len(text) > memberlist.MetaMaxSize {
@@ -407,7 +410,7 @@ func decodeFacts(text []byte) (f Facts, started int64, leaving bool, err error) 
 	}
 	return Facts{
 		NodeID: stream.NodeID(w.Node), DiskID: w.Disk, Zone: w.Zone, ClusterID: w.Cluster,
-		GRPC: w.GRPC, Raft: long(w.Raft), HTTP: long(w.HTTP), Founding: w.Founding, Expect: w.Expect,
+		GRPC: w.GRPC, Raft: long(w.Raft), HTTP: long(w.HTTP), Founding: w.Founding, Founder: stream.NodeID(w.Founder), Expect: w.Expect,
 	}, w.Started, w.Leaving, nil
 }
 

@@ -77,7 +77,7 @@ func await(t *testing.T, g *Group, want string) {
 func TestMembersFindEachOther(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memnet.Network) {
 		// The seed comes last: the others retry until it is there.
-		full := Facts{NodeID: "c", DiskID: "d3", Zone: "z3", GRPC: "c.example:7070", Raft: "c.example:7071", HTTP: "other:7073", Founding: "f", Expect: 3}
+		full := Facts{NodeID: "c", DiskID: "d3", Zone: "z3", GRPC: "c.example:7070", Raft: "c.example:7071", HTTP: "other:7073", Founding: "f", Founder: "o", Expect: 3}
 		c := start(t, n, address(3), full)
 		<-c.Sought()
 		b := start(t, n, address(2), Facts{NodeID: "b"})

@@ -1,0 +1,33 @@
+package broker
+
+import pb "shardstream/proto/shardstream/v1"
+
+// The commands that only a controller proposes.
+
+func stopCommand(b *pb.Broker) *pb.Command {
+	return &pb.Command{Op: &pb.Command_StopBroker{StopBroker: &pb.StopBroker{NodeId: b.NodeId, Incarnation: b.Incarnation}}}
+}
+
+func fenceCommand(f fence) *pb.Command {
+	return &pb.Command{Op: &pb.Command_FenceBroker{FenceBroker: &pb.FenceBroker{NodeId: f.node, Incarnation: f.incarnation, Reason: f.reason}}}
+}
+
+func unfenceCommand(f fence) *pb.Command {
+	return &pb.Command{Op: &pb.Command_UnfenceBroker{UnfenceBroker: &pb.UnfenceBroker{NodeId: f.node, Incarnation: f.incarnation}}}
+}
+
+func moveCommand(moves []*pb.ReplicaChange) *pb.Command {
+	return &pb.Command{Op: &pb.Command_MoveLeaders{MoveLeaders: &pb.MoveLeaders{Moves: moves}}}
+}
+
+func dropCommand(replicas []*pb.ReplicaChange) *pb.Command {
+	return &pb.Command{Op: &pb.Command_DropReplicas{DropReplicas: &pb.DropReplicas{Replicas: replicas}}}
+}
+
+func factorCommand(changes []*pb.FactorChange) *pb.Command {
+	return &pb.Command{Op: &pb.Command_SetFactors{SetFactors: &pb.SetFactors{Changes: changes}}}
+}
+
+func addCommand(places []*pb.ReplicaPlace) *pb.Command {
+	return &pb.Command{Op: &pb.Command_AddReplicas{AddReplicas: &pb.AddReplicas{Places: places}}}
+}

@@ -34,6 +34,10 @@ type formWorld struct {
 	formed map[string][]string // cluster id -> its founding list
 	writes int                 // durable writes so far, of all nodes
 	crash  func(write int, id stream.NodeID) (crash, written bool)
+	// afterwards is how likely a node dies right behind an answer, as long as
+	// that has not happened too often.
+	afterwards float64
+	calls      int
 }
 
 // formNode is one node: its disk, and the process if it runs.
@@ -270,6 +274,11 @@ func (n *formNode) call(ctx context.Context, address string, do func(*former) er
 	if to.running != f {
 		return errors.New("connection reset")
 	}
+	if w.calls < 30 && w.random.Float64() < w.afterwards { // its answer gets through, and it dies
+		w.calls++
+		to.dead()
+		to.running = nil
+	}
 	return err
 }
 
@@ -414,6 +423,7 @@ func TestFormingWithCrossedViews(t *testing.T) {
 					n.sees[m.id] = n.sees[m.id] || r.IntN(3) > 0
 				}
 			}
+			w.afterwards = []float64{0, 0.1, 0.4}[r.IntN(3)]
 			rate := []float64{0, 0.05, 0.3}[r.IntN(3)]
 			w.crash = func(write int, _ stream.NodeID) (bool, bool) {
 				crash := write < 60 && w.random.Float64() < rate

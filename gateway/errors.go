@@ -1,13 +1,7 @@
 package gateway
 
 import (
-	"context"
-	"errors"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
+	"shardstream/gateway/brokers"
 	"shardstream/gateway/kinesis"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
@@ -106,45 +100,6 @@ func resultError(kind pb.ErrorKind, detail string) error {
 	return stream.Errorf(stream.Kind(kind), "broker", "%s", detail)
 }
 
-var kindByName = func() map[string]stream.Kind {
-	m := make(map[string]stream.Kind)
-	for _, k := range stream.Kinds() {
-		m[k.String()] = k
-	}
-	return m
-}()
-
-// errorDomain marks the kind of an error in a gRPC status.
-const errorDomain = "shardstream"
-
 // kindOf gives the kind of an error of ours, of a broker behind gRPC, or of gRPC
 // itself.
-func kindOf(err error) stream.Kind {
-	var ours *stream.Error
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &ours):
-		return ours.Kind
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return stream.Timeout
-	}
-	s, ok := status.FromError(err)
-	if !ok {
-		return stream.KindOf(err)
-	}
-	for _, d := range s.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == errorDomain {
-			if k, ok := kindByName[info.Reason]; ok {
-				return k
-			}
-		}
-	}
-	switch s.Code() {
-	case codes.Unavailable:
-		return stream.Unavailable
-	case codes.DeadlineExceeded, codes.Canceled:
-		return stream.Timeout
-	}
-	return stream.Internal
-}
+func kindOf(err error) stream.Kind { return brokers.KindOf(err) }

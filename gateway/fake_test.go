@@ -47,6 +47,7 @@ type fakeBroker struct {
 	appends  []*pb.AppendRequest // as received, without the batches' bytes
 	reads    []*pb.ReadRequest
 	readIdx  int
+	repeats  int // batches that were there already
 
 	// shown waits until the gateway under test shows a change; set by newEnv.
 	shown func(index uint64)
@@ -67,6 +68,22 @@ type fakeLog struct {
 	start   stream.Offset
 	end     stream.Offset
 	hidden  stream.Offset // offsets above the high watermark
+}
+
+// find gives the stored batch of the same request and records, nil if there is none.
+func (l *fakeLog) find(b stream.Batch) stream.Batch {
+	ordinal := func(b stream.Batch) int {
+		for _, r := range b.Records() {
+			return int(r.Ordinal)
+		}
+		return -1
+	}
+	for _, have := range l.batches {
+		if have.RequestID() == b.RequestID() && ordinal(have) == ordinal(b) {
+			return have
+		}
+	}
+	return nil
 }
 
 func newFakeBroker(now func() time.Time) *fakeBroker {
@@ -376,6 +393,11 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 		log := d.logs[id]
 		if err != nil || b.Shard() != id || log == nil {
 			return nil, fmt.Errorf("bad batch for %v: %w", id, err)
+		}
+		if first := log.find(b); first != nil { // a repeat (I22)
+			d.repeats++
+			r.BaseOffset, r.ArrivalMs = uint64(first.Base()), first.Arrival()
+			continue
 		}
 		now := d.now().UnixMilli()
 		b.Stamp(1, log.end, now)

@@ -44,7 +44,9 @@ type Config struct {
 	// the waiting for a failover included. Default 10 s.
 	RequestTimeout time.Duration
 	// OfflineWait is how long a request waits for a shard without a leader
-	// to get one. Default 3 s.
+	// to get one: a failover never leaves one without, so that its members
+	// are all gone, and its requests must not take the memory of the others'
+	// for long. Default 3 s.
 	OfflineWait time.Duration
 	// MaxBody bounds a request's body, bytes. Default 16 MiB: a PutRecords of
 	// 10 MiB is 14 MiB of base64.
@@ -136,9 +138,13 @@ type Gateway struct {
 	budget  *budget
 	sealer  sealer
 	server  *http.Server
+	indexes *indexReader
 
-	stop context.CancelFunc // ends the watch
-	wg   sync.WaitGroup     // the watch
+	watching watching
+	inflight inflight
+
+	stop context.CancelFunc // ends the watch and the index reader
+	wg   sync.WaitGroup     // both
 }
 
 // New makes a gateway and starts its metadata watch. Shutdown ends it.
@@ -154,9 +160,11 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.metrics = m
 	g.meta = newMirror(m)
-	g.server = g.newServer()
+	g.inflight.calls = make(map[*inflightCall]struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop = cancel
+	g.indexes = newIndexReader(ctx, cfg.Cluster, cfg.RequestTimeout, &g.wg)
+	g.server = g.newServer()
 	g.wg.Go(func() { g.watch(ctx) })
 	return g, nil
 }

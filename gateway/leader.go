@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	pb "shardstream/proto/shardstream/v1"
@@ -19,12 +20,12 @@ const (
 )
 
 // mayRetry reports whether a call that failed so may succeed at another moment
-// or at another node. Each says that nothing was stored, but for Unavailable of
-// a connection that broke: the brokers know a batch that comes twice by its
-// request id (I22).
+// or at another node. Some say that nothing was stored; after a Timeout, a call
+// given up and a broken connection it may have been, and the brokers know a batch
+// that comes twice by its request id (I22).
 func mayRetry(k stream.Kind) bool {
 	switch k {
-	case stream.NotLeader, stream.Offline, stream.Stale, stream.Unavailable:
+	case stream.NotLeader, stream.Offline, stream.Stale, stream.Unavailable, stream.Timeout:
 		return true
 	}
 	return false
@@ -46,7 +47,9 @@ func (p *patience) wait(m *metadata, why stream.Kind) bool {
 	} else {
 		p.pause = min(2*p.pause, maxRetryPause)
 	}
-	limit := p.pause
+	// Spread, so that the requests that a dead leader has left behind do not
+	// all come back at the same moment.
+	limit := p.pause/2 + rand.N(p.pause)
 	if why == stream.Offline {
 		if p.offline.IsZero() {
 			p.offline = time.Now()
@@ -61,6 +64,7 @@ func (p *patience) wait(m *metadata, why stream.Kind) bool {
 	defer timer.Stop()
 	select {
 	case <-m.next:
+		p.pause = 0 // another leader, perhaps: begin anew
 	case <-timer.C:
 	case <-p.c.ctx.Done():
 		return false
@@ -109,8 +113,10 @@ func (c *call) onceAtLeader(m *metadata, id stream.ShardID, f func(context.Conte
 	if err != nil {
 		return err
 	}
-	kind, detail, err := f(c.ctx, data)
-	if err != nil {
+	note := &inflightCall{node: node, stream: v.Id, shards: []uint32{s.Number}}
+	ctx := c.g.begin(c.ctx, m, note)
+	kind, detail, err := f(ctx, data)
+	if err = c.g.end(ctx, note, err); err != nil {
 		return err
 	}
 	if kind != pb.ErrorKind_ERROR_KIND_NONE {

@@ -228,8 +228,10 @@ func (p *put) route(v *streamView) (missing int) {
 // decodeSlack is what base64 decoding may touch behind the data.
 const decodeSlack = 3
 
-// build makes the batch of every group. The bytes will belong to the broker, so
-// they are neither pooled nor used a second time.
+// build makes the batch of every group. The bytes will belong to the broker,
+// which may go on using them after an attempt was given up, so they are neither
+// pooled nor used a second time: the next attempt makes the same bytes again,
+// with the same ids, by which a leader knows what it has already (I22).
 func (p *put) build(c *call, v *streamView) error {
 	invocation, attempt := invocationOf(c)
 	for i := range p.groups {
@@ -305,14 +307,18 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	}
 	request := &pb.AppendRequest{Batches: make([]*pb.ShardBatch, len(groups))}
 	batches, shards := make([]pb.ShardBatch, len(groups)), make([]pb.ShardRef, len(groups))
+	note := &inflightCall{node: node, stream: v.Id, shards: make([]uint32, len(groups))}
 	for n, i := range groups {
 		g := &p.groups[i]
 		shards[n].StreamId, shards[n].Shard = v.Id, g.shard.Number
 		batches[n].Shard, batches[n].Batch = &shards[n], g.batch
 		request.Batches[n] = &batches[n]
+		note.shards[n] = g.shard.Number
 		g.batch = nil // the broker's from here on
 	}
-	response, err := data.Append(c.ctx, request)
+	ctx := c.g.begin(c.ctx, m, note)
+	response, err := data.Append(ctx, request)
+	err = c.g.end(ctx, note, err)
 	if err == nil && len(response.Results) != len(groups) {
 		err = stream.Errorf(stream.Internal, "gateway.append", "%d results for %d batches", len(response.Results), len(groups))
 	}

@@ -160,14 +160,15 @@ type step struct {
 // begin forgets a step that broke off: a new watch starts with everything.
 func (r *mirror) begin() { r.pending = step{} }
 
-// apply takes one event of the watch, and publishes when it ends a step. What
+// apply takes one event of the watch, and publishes when it ends a step: it then
+// gives what is shown from now on, else nil. What
 // requests see never goes back to a lower index, unless the cluster is another
 // one: a watch that was opened at a broker which lags stays hidden until it has
 // caught up.
-func (r *mirror) apply(e *pb.MetadataEvent) {
+func (r *mirror) apply(e *pb.MetadataEvent) *metadata {
 	r.pending.events = append(r.pending.events, e)
 	if e.More {
-		return
+		return nil
 	}
 	events := r.pending.events
 	r.pending.events = nil
@@ -179,18 +180,19 @@ func (r *mirror) apply(e *pb.MetadataEvent) {
 	}
 	next := r.build(base, events)
 	if next == nil { // a heartbeat
-		return
+		return nil
 	}
 	older := next.index < shown.index && next.cluster.GetId() == shown.cluster.GetId()
 	if older || next.cluster == nil && shown.cluster != nil {
 		r.pending.behind = next
-		return
+		return nil
 	}
 	r.pending.behind = nil
 	next.next = make(chan struct{})
 	r.current.Store(next)
 	close(shown.next)
 	r.metrics.forgetStreams(shown.byName, next.byName)
+	return next
 }
 
 // build gives base with the events applied, nil if they change nothing. It

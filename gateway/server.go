@@ -137,9 +137,7 @@ func isOwnPath(path string) bool {
 }
 
 // serveOwn answers the probes: healthz says that the process lives, readyz that
-// it can serve: it knows the metadata. It does not ask the metadata's leader:
-// while that is being elected records flow on, and all gateways at once must
-// not leave their load balancer.
+// it can serve.
 func (g *Gateway) serveOwn(w http.ResponseWriter, r *http.Request) {
 	answer := func(status int, text string) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -150,8 +148,8 @@ func (g *Gateway) serveOwn(w http.ResponseWriter, r *http.Request) {
 	case "healthz":
 		answer(http.StatusOK, "ok")
 	case "readyz":
-		if g.meta.load().cluster == nil {
-			answer(http.StatusServiceUnavailable, "the cluster's metadata is not here yet")
+		if err := g.Unready(); err != nil {
+			answer(http.StatusServiceUnavailable, err.Error())
 			return
 		}
 		answer(http.StatusOK, "ready")

@@ -99,3 +99,19 @@ func (s formFiles) ClearPromise() error {
 func (s formFiles) SaveCluster(id string) error { return s.saveCluster(id) }
 
 func newClusterID() string { return uuid.NewString() }
+
+// setCluster notes in identity.json which cluster the node belongs to, for good.
+func (id *identity) setCluster(dir, cluster string) error {
+	changed := *id
+	changed.ClusterID = cluster
+	changed.Checksum = changed.checksum()
+	text, err := json.MarshalIndent(changed, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFileDurably(filepath.Join(dir, "identity.json"), append(text, '\n')); err != nil {
+		return err
+	}
+	*id = changed
+	return nil
+}

@@ -46,6 +46,7 @@ type Config struct {
 	// BootstrapExpect is how many nodes without a cluster form a new one
 	// together, once. 0 only ever joins a cluster that exists.
 	BootstrapExpect int
+	GossipKey       []byte // 16, 24 or 32 bytes: encrypts gossip; nil does not
 
 	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
 	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB

@@ -42,6 +42,10 @@ type Broker struct {
 	identity identity
 	records  *recordlog.Log
 	meta     *raftfsm.Node
+	clock    *clock
+	conns    *conns
+	control  *control
+	env      *env
 	host     *host
 	data     *dataService
 	cluster  *clusterService
@@ -67,6 +71,10 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	b = &Broker{logger: cfg.Logger, stopped: make(chan struct{}), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
+			if b.stop != nil {
+				b.stop()
+				b.env.peers.wait()
+			}
 			b.release()
 			b = nil
 		}
@@ -88,26 +96,38 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := b.initCluster(ctx, fresh); err != nil {
 		return b, err
 	}
+	b.clock = newClock()
+	b.conns = newConns(dialTCP)
+	b.control = &control{
+		node: string(b.identity.NodeID), clusterID: func() string { return b.identity.ClusterID }, meta: b.meta, clock: b.clock, conns: b.conns,
+		address: func(node string) string { return b.meta.State().Broker(node).GetGrpcAddress() },
+	}
 	incarnation, err := b.register(ctx, cfg)
 	if err != nil {
 		return b, fmt.Errorf("can't register this node in the metadata: %w", err)
 	}
 
-	now := func() int64 { return time.Now().UnixMilli() }
-	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, cfg.Logger, now)
+	running, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, cfg.Logger)
+	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, cfg.Logger)
+	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, cfg.Logger)
 	state, _ := b.meta.Watch()
 	b.host.look(state)
 	if err := b.host.reconcileShards(ctx, state); err != nil {
 		return b, fmt.Errorf("can't take up the shards of this node: %w", err)
 	}
+	if err := b.host.awaitLeading(ctx); err != nil {
+		return b, fmt.Errorf("can't lead the shards of this node: %w", err)
+	}
 	b.data = &dataService{host: b.host}
-	b.cluster = &clusterService{meta: b.meta, host: b.host, stopped: b.stopped, now: now}
+	b.cluster = &clusterService{meta: b.meta, control: b.control, host: b.host, stopped: b.stopped}
 	if cfg.Registerer != nil {
 		registerMetrics(cfg.Registerer, b)
 	}
 
-	running, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
+	b.running.Go(func() { b.env.tick(running) })
+	b.running.Go(func() { b.env.propose(running) })
 	b.running.Go(func() { b.host.run(running) })
 	b.running.Go(func() { b.host.expire(running) })
 	if cfg.GRPCListener != nil {
@@ -218,6 +238,7 @@ func (b *Broker) serveGRPC(l net.Listener) {
 	)
 	pb.RegisterDataServer(b.grpc, b.data)
 	pb.RegisterClusterServer(b.grpc, b.cluster)
+	pb.RegisterReplicationServer(b.grpc, &replicationService{peers: b.env.peers, records: b.records})
 	b.running.Go(func() {
 		if err := b.grpc.Serve(l); err != nil {
 			b.fail(fmt.Errorf("gRPC stopped serving: %w", err))
@@ -279,6 +300,7 @@ func (b *Broker) EnsureStream(ctx context.Context, name string, shards uint32) e
 // error met. ctx bounds the wait for requests in flight.
 func (b *Broker) Close(ctx context.Context) error {
 	close(b.stopped)
+	b.stop() // also ends the streams from other brokers, for which the next step waits
 	if b.grpc != nil {
 		drained := make(chan struct{})
 		go func() { // ends with GracefulStop, which Stop cuts short
@@ -292,9 +314,10 @@ func (b *Broker) Close(ctx context.Context) error {
 			<-drained
 		}
 	}
-	b.stop()
 	b.running.Wait()
+	b.env.peers.wait()
 	b.cluster.watches.Wait()
+	b.conns.close()
 	return b.release()
 }
 

@@ -60,8 +60,17 @@ func put(t *testing.T, b *Broker, s *pb.Stream, shard uint32, data ...string) *p
 	return r.Results[0]
 }
 
+// awaitRole waits until the node leads all that the metadata gives it.
+func awaitRole(t *testing.T, b *Broker) {
+	t.Helper()
+	if err := b.host.awaitLeading(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func readAll(t *testing.T, b *Broker, s *pb.Stream, shard uint32) (found []string, err pb.ErrorKind) {
 	t.Helper()
+	awaitRole(t, b)
 	r, rpcErr := b.Data().Read(t.Context(), &pb.ReadRequest{
 		Shard: &pb.ShardRef{StreamId: s.Id, Shard: shard}, MaxRecords: 10_000, MaxBytes: 10 << 20,
 	})

@@ -26,10 +26,15 @@ const (
 type clusterService struct {
 	pb.UnimplementedClusterServer
 	meta    *raftfsm.Node
+	control *control
 	host    *host
 	stopped <-chan struct{} // closed when the broker stops: watches end
 	watches sync.WaitGroup  // watches of this process
-	now     func() int64
+
+	version   string
+	startedMs int64
+	members   func() []*pb.Member // as gossip sees them; nil on a lone node
+	stalled   func() bool         // the disk; nil if nobody watches it
 }
 
 // Propose applies a command of the Kinesis API. The others are the brokers' own.
@@ -38,8 +43,7 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 	if !fromAPI(c) {
 		return nil, stream.Errorf(stream.Invalid, "broker.Propose", "command %T is not for callers", c.GetOp())
 	}
-	stampCommand(s.meta.State(), s.now(), c)
-	result, err := s.meta.Propose(ctx, c)
+	result, err := s.control.Propose(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +82,7 @@ func (s *clusterService) WatchMetadata(_ *pb.WatchMetadataRequest, out grpc.Serv
 
 // ReadIndex gives an index that the raft leader has verified.
 func (s *clusterService) ReadIndex(ctx context.Context, _ *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
-	index, err := s.meta.ReadIndex(ctx)
+	index, err := s.control.ReadIndex(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +130,7 @@ func (s *clusterService) AcceptDamage(ctx context.Context, req *pb.AcceptDamageR
 	if len(c.Ranges) == 0 {
 		return nil, stream.Errorf(stream.Invalid, op, "nothing to accept")
 	}
-	result, err := s.meta.Propose(ctx, &pb.Command{TimeMs: s.now(), Op: &pb.Command_AcceptLoss{AcceptLoss: c}})
+	result, err := s.control.Propose(ctx, &pb.Command{Op: &pb.Command_AcceptLoss{AcceptLoss: c}})
 	if err != nil {
 		return nil, err
 	}

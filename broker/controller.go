@@ -36,7 +36,7 @@ func (h *host) transitions(ctx context.Context, state *raftfsm.State) time.Durat
 		default:
 			continue
 		}
-		if wait := time.Duration(s.TransitionAfterMs-h.now()) * time.Millisecond; wait > 0 {
+		if wait := time.Duration(s.TransitionAfterMs-h.clock.clusterMs()) * time.Millisecond; wait > 0 {
 			next = min(next, wait)
 			continue
 		}
@@ -75,8 +75,7 @@ func (h *host) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			now := h.now()
-			h.each(func(s *hosted) { s.leader.Start(s.cutoff(now)) })
+			h.each(func(s *hosted) { s.Expire(h.cutoff(s)) })
 		}
 	}
 }

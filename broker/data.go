@@ -43,7 +43,7 @@ func (s *dataService) Append(ctx context.Context, req *pb.AppendRequest) (*pb.Ap
 	for i, b := range req.Batches {
 		err := refused
 		if err == nil {
-			err = s.appendOne(a, i, b)
+			err = s.appendOne(ctx, a, i, b)
 		}
 		if err != nil {
 			a.fail(i, err)
@@ -81,7 +81,7 @@ func (a *appendCall) fail(i int, err error) {
 	a.results[i].Detail = err.Error()
 }
 
-func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
+func (s *dataService) appendOne(ctx context.Context, a *appendCall, i int, sb *pb.ShardBatch) error {
 	b, err := stream.CheckUnstamped(sb.Batch)
 	if err != nil {
 		return err
@@ -90,11 +90,14 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 	if b.Shard() != shard {
 		return stream.Errorf(stream.Invalid, "broker.Append", "a batch for shard %s was sent to shard %s", b.Shard(), shard)
 	}
-	h, err := s.host.leading(shard)
+	h, err := s.host.serving(shard)
 	if err != nil {
 		return err
 	}
-	base, arrival, err := h.leader.Append(b, func(err error) {
+	if err := s.host.records.Admit(ctx, len(b)); err != nil {
+		return err
+	}
+	base, arrival, err := h.Append(b, func(err error) {
 		if err != nil {
 			a.fail(i, err)
 		}
@@ -111,11 +114,11 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 
 // Read serves whole batches from an offset on.
 func (s *dataService) Read(_ context.Context, req *pb.ReadRequest) (*pb.ReadResponse, error) {
-	h, err := s.host.leading(shardOf(req.Shard))
+	h, err := s.host.reading(shardOf(req.Shard))
 	if err != nil {
 		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
 	}
-	r, err := h.leader.Read(stream.Offset(req.Offset), h.cutoff(s.host.now()),
+	r, err := h.Read(stream.Offset(req.Offset), s.host.cutoff(h),
 		min(int(req.MaxRecords), maxReadRecords), min(int(req.MaxBytes), maxReadBytes))
 	if err != nil {
 		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
@@ -140,18 +143,18 @@ func (s *dataService) Locate(_ context.Context, req *pb.LocateRequest) (*pb.Loca
 }
 
 func (s *dataService) locate(req *pb.LocateRequest) (stream.Offset, error) {
-	h, err := s.host.leading(shardOf(req.Shard))
+	h, err := s.host.reading(shardOf(req.Shard))
 	if err != nil {
 		return 0, err
 	}
-	cutoff := h.cutoff(s.host.now())
+	cutoff := s.host.cutoff(h)
 	switch req.Position {
 	case pb.Position_POSITION_TRIM_HORIZON:
-		return h.leader.Start(cutoff), nil
+		return h.Start(cutoff)
 	case pb.Position_POSITION_LATEST:
-		return h.leader.HighWatermark(), nil
+		return h.Latest()
 	case pb.Position_POSITION_AT_TIME:
-		return h.leader.FindTime(req.TimeMs, cutoff)
+		return h.FindTime(req.TimeMs, cutoff)
 	}
 	return 0, stream.Errorf(stream.Invalid, "broker.Locate", "unknown position %d", req.Position)
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,11 @@ type host struct {
 	incarnation uint64
 	records     *recordlog.Log
 	meta        *raftfsm.Node
+	control     *control
+	env         *env
+	clock       *clock
 	logger      *slog.Logger
-	now         func() int64
+	answered    func() time.Duration // since the raft leader's last answer to a beat; nil on a lone node
 	wake        chan struct{} // capacity 1: look at the damage list again
 
 	mu      sync.RWMutex // guards the fields below
@@ -42,9 +46,9 @@ type host struct {
 	changing map[stream.StreamID]struct{} // streams in CREATING or DELETING
 }
 
-// hosted is a shard that this node leads.
+// hosted is a shard of which this node has a replica.
 type hosted struct {
-	leader *replica.Leader
+	*replica.Replica
 	stream *hostedStream
 }
 
@@ -53,12 +57,18 @@ type hostedStream struct {
 	retentionMs atomic.Int64
 }
 
-// cutoff gives the arrival time before which records have expired.
-func (h *hosted) cutoff(now int64) int64 { return now - h.stream.retentionMs.Load() }
+// cutoff gives the arrival time before which records have expired, by the
+// cluster's time: a node whose clock is far off it deletes nothing (I17).
+func (h *host) cutoff(s *hosted) int64 {
+	if !h.clock.trusted() {
+		return 0
+	}
+	return h.clock.clusterMs() - s.stream.retentionMs.Load()
+}
 
-func newHost(node stream.NodeID, incarnation uint64, records *recordlog.Log, meta *raftfsm.Node, logger *slog.Logger, now func() int64) *host {
+func newHost(node stream.NodeID, incarnation uint64, records *recordlog.Log, meta *raftfsm.Node, ctl *control, e *env, logger *slog.Logger) *host {
 	h := &host{
-		node: node, incarnation: incarnation, records: records, meta: meta, logger: logger, now: now,
+		node: node, incarnation: incarnation, records: records, meta: meta, control: ctl, env: e, clock: e.clock, logger: logger,
 		wake:     make(chan struct{}, 1),
 		shards:   make(map[stream.ShardID]*hosted),
 		streams:  make(map[stream.StreamID]*hostedStream),
@@ -79,24 +89,80 @@ func (h *host) lookAgain() {
 	}
 }
 
-// leading gives the shard if this node leads it and may serve; else NotFound,
-// NotLeader or Offline.
-func (h *host) leading(id stream.ShardID) (*hosted, error) {
-	h.mu.RLock()
-	s := h.shards[id]
-	h.mu.RUnlock()
-	if s != nil {
-		return s, nil
+// replicaOf gives this node's replica of a shard, nil if it has none.
+func (h *host) replicaOf(streamID uint64, number uint32) *replica.Replica {
+	if s := h.shard(stream.ShardID{Stream: stream.StreamID(streamID), Number: number}); s != nil {
+		return s.Replica
 	}
-	const op = "broker.leading"
+	return nil
+}
+
+func (h *host) shard(id stream.ShardID) *hosted {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.shards[id]
+}
+
+// serving gives the shard if the metadata says that this node leads it; else
+// NotFound, NotLeader or Offline. Whether it does already is the replica's to say.
+func (h *host) serving(id stream.ShardID) (*hosted, error) {
+	const op = "broker.serving"
 	shard := h.meta.State().Shard(uint64(id.Stream), id.Number)
+	s := h.shard(id)
 	switch {
 	case shard == nil:
 		return nil, stream.Errorf(stream.NotFound, op, "shard %s does not exist", id)
 	case shard.Leader == 0:
 		return nil, stream.Errorf(stream.Offline, op, "shard %s is offline: no in-sync replica may serve it", id)
+	case s == nil || s.Key().Replica != stream.ReplicaID(shard.Leader):
+		return nil, stream.Errorf(stream.NotLeader, op, "node %s does not lead shard %s", h.node, id)
 	}
-	return nil, stream.Errorf(stream.NotLeader, op, "node %s does not lead shard %s", h.node, id)
+	return s, nil
+}
+
+// readLease is for how long after a sign that it still leads a leader answers
+// reads. It is about freshness only: a deposed leader can't commit.
+const readLease = 400 * time.Millisecond
+
+// reading gives the shard if this node may answer reads of it: serving, and
+// within the last 400 ms either the raft leader has answered a beat, or every
+// other in-sync member's node has confirmed that it knows of no newer leader.
+func (h *host) reading(id stream.ShardID) (*hosted, error) {
+	s, err := h.serving(id)
+	if err != nil || h.answered == nil || h.answered() < readLease {
+		return s, err
+	}
+	shard := h.meta.State().Shard(uint64(id.Stream), id.Number)
+	for _, r := range shard.GetReplicas() {
+		if r.NodeId != string(h.node) && slices.Contains(shard.InSync, r.Id) && !h.env.peers.confirmed(stream.NodeID(r.NodeId), readLease) {
+			return nil, stream.Errorf(stream.Unavailable, "broker.reading", "node %s can't tell whether it still leads shard %s", h.node, id)
+		}
+	}
+	return s, nil
+}
+
+// awaitLeading waits until every shard that this node was to lead by what was
+// seen last is led, or is not this node's to lead any more.
+func (h *host) awaitLeading(ctx context.Context) error {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		waiting := false
+		h.each(func(s *hosted) { waiting = waiting || s.Preparing() })
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// peerUp greets all replicas on a node anew.
+func (h *host) peerUp(node stream.NodeID) {
+	h.each(func(s *hosted) { s.PeerUp(node) })
 }
 
 // retryDelay is how long a step that failed waits for its repeat; a change of
@@ -129,6 +195,11 @@ func (h *host) look(state *raftfsm.State) {
 		return
 	}
 	for _, e := range raftfsm.Diff(h.seen, state) {
+		if len(e.Brokers) > 0 {
+			h.env.peers.update(state)
+			// Who may join an in-sync set depends on the brokers, too.
+			h.each(func(s *hosted) { h.pending[s.Key().Shard] = struct{}{} })
+		}
 		for _, s := range e.Streams {
 			h.noteStream(state, s)
 		}
@@ -182,9 +253,14 @@ type plan struct {
 	drop    []stream.ReplicaKey
 	suspect []*pb.ReplicaRef
 	giveUp  []recordlog.Damage
-	adopt   []recordlog.Adoption
-	lead    []stream.ShardID // after adopting
+	host    []hosting
 	resign  []stream.ShardID
+}
+
+// hosting is a shard's replica, and what the metadata says of the shard.
+type hosting struct {
+	key  stream.ReplicaKey
+	view replica.View
 }
 
 // reconcile does what the pending shards need and the transitions that are
@@ -211,7 +287,7 @@ func (h *host) reconcileShards(ctx context.Context, state *raftfsm.State) error 
 	for id := range h.pending {
 		h.planShard(&p, state, id, damaged)
 	}
-	if err := h.carryOut(ctx, state, &p); err != nil {
+	if err := h.carryOut(ctx, &p); err != nil {
 		return err // everything stays pending: each step can be repeated
 	}
 	clear(h.pending)
@@ -245,7 +321,7 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 		}
 		p.report = append(p.report, ref)
 	case onDisk == nil:
-		h.logger.Error("a replica is missing from this node's disk: its shard goes offline", "shard", id, "replica", mine.Id)
+		h.logger.Error("a replica is missing from this node's disk", "shard", id, "replica", mine.Id)
 		if mine.State != pb.ReplicaState_REPLICA_STATE_SUSPECT {
 			p.suspect = append(p.suspect, ref)
 		}
@@ -255,33 +331,50 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 	for _, d := range damaged[key] {
 		if accepted(shard, d) {
 			p.giveUp = append(p.giveUp, d)
-		} else if mine.State != pb.ReplicaState_REPLICA_STATE_SUSPECT {
-			p.suspect = append(p.suspect, ref)
+		} else {
+			if mine.State != pb.ReplicaState_REPLICA_STATE_SUSPECT {
+				p.suspect = append(p.suspect, ref)
+			}
 			p.resign = append(p.resign, id)
 			return
 		}
 	}
-	if shard.Leader != mine.Id || mine.State == pb.ReplicaState_REPLICA_STATE_SUSPECT {
+	if mine.State == pb.ReplicaState_REPLICA_STATE_SUSPECT {
 		p.resign = append(p.resign, id)
 		return
 	}
-	h.mu.RLock()
-	leading := h.shards[id]
-	h.mu.RUnlock()
-	if leading == nil || leading.leader.Epoch() != stream.Epoch(shard.Epoch) {
-		p.adopt = append(p.adopt, recordlog.Adoption{Key: key, Epoch: stream.Epoch(shard.Epoch)})
-		p.lead = append(p.lead, id)
+	p.host = append(p.host, hosting{key, viewOf(state, shard)})
+}
+
+// viewOf gives what a replica needs to know of its shard. A replica whose disk
+// is lost is nobody's peer any more; it only stands in the in-sync set.
+func viewOf(state *raftfsm.State, shard *pb.Shard) replica.View {
+	v := replica.View{
+		Version: shard.Version, Epoch: stream.Epoch(shard.Epoch), Leader: stream.ReplicaID(shard.Leader), MinInSync: int(shard.MinInSync),
+		InSync: make([]stream.ReplicaID, len(shard.InSync)), Members: make([]replica.Member, 0, len(shard.Replicas)),
 	}
+	for i, id := range shard.InSync {
+		v.InSync[i] = stream.ReplicaID(id)
+	}
+	for _, r := range shard.Replicas {
+		if r.State == pb.ReplicaState_REPLICA_STATE_LOST {
+			continue
+		}
+		v.Members = append(v.Members, replica.Member{
+			ID: stream.ReplicaID(r.Id), Node: stream.NodeID(r.NodeId),
+			Eligible: r.State == pb.ReplicaState_REPLICA_STATE_CREATED && state.Broker(r.NodeId).GetState() == pb.BrokerState_BROKER_STATE_LIVE,
+		})
+	}
+	return v
 }
 
 // carryOut does the plan's steps in the order that keeps the invariants: no
-// service before the epoch is durable (I6), no report before the replica is.
-func (h *host) carryOut(ctx context.Context, state *raftfsm.State, p *plan) error {
-	h.mu.Lock()
+// report of a replica before it is on the disk, no service by one that is
+// damaged.
+func (h *host) carryOut(ctx context.Context, p *plan) error {
 	for _, id := range p.resign {
-		delete(h.shards, id)
+		h.release(id)
 	}
-	h.mu.Unlock()
 	if len(p.drop) > 0 {
 		if err := h.records.Drop(p.drop); err != nil {
 			return err
@@ -297,18 +390,8 @@ func (h *host) carryOut(ctx context.Context, state *raftfsm.State, p *plan) erro
 			return err
 		}
 	}
-	if len(p.adopt) > 0 {
-		if err := h.records.Adopt(p.adopt); err != nil {
-			return err
-		}
-		h.mu.Lock()
-		for i, id := range p.lead {
-			h.shards[id] = &hosted{
-				leader: replica.NewLeader(h.records.Replica(p.adopt[i].Key), p.adopt[i].Epoch, h.now),
-				stream: h.streams[id.Stream],
-			}
-		}
-		h.mu.Unlock()
+	for _, s := range p.host {
+		h.take(s.key).SetView(s.view)
 	}
 	if len(p.suspect) > 0 {
 		if err := h.propose(ctx, &pb.Command{Op: &pb.Command_MarkSuspect{MarkSuspect: &pb.MarkSuspect{
@@ -325,13 +408,38 @@ func (h *host) carryOut(ctx context.Context, state *raftfsm.State, p *plan) erro
 	return nil
 }
 
+// take gives the hosted replica, and hosts it if it is not yet.
+func (h *host) take(key stream.ReplicaKey) *hosted {
+	if s := h.shard(key.Shard); s != nil {
+		if s.Key() == key {
+			return s
+		}
+		h.release(key.Shard) // a former copy, whose disk was lost
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &hosted{
+		Replica: replica.New(key, h.node, h.incarnation, h.records.Replica(key), h.env),
+		stream:  h.streams[key.Shard.Stream],
+	}
+	h.shards[key.Shard] = s
+	return s
+}
+
+func (h *host) release(id stream.ShardID) {
+	h.mu.Lock()
+	s := h.shards[id]
+	delete(h.shards, id)
+	h.mu.Unlock()
+	if s != nil {
+		s.Close()
+	}
+}
+
 // propose applies a command of the broker's own. A refusal is an error: the
 // state has moved on, and the next look will see how.
 func (h *host) propose(ctx context.Context, c *pb.Command) error {
-	c.TimeMs = h.now()
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
-	defer cancel()
-	result, err := h.meta.Propose(ctx, c)
+	result, err := h.control.Propose(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -343,7 +451,7 @@ func (h *host) propose(ctx context.Context, c *pb.Command) error {
 
 func replicaOn(shard *pb.Shard, node stream.NodeID) *pb.Replica {
 	for _, r := range shard.Replicas {
-		if r.NodeId == string(node) {
+		if r.NodeId == string(node) && r.State != pb.ReplicaState_REPLICA_STATE_LOST {
 			return r
 		}
 	}
@@ -360,15 +468,25 @@ func accepted(shard *pb.Shard, d recordlog.Damage) bool {
 	return false
 }
 
-// each calls f for every shard that this node leads.
+// each calls f for every shard of which this node has a replica.
 func (h *host) each(f func(*hosted)) {
 	h.mu.RLock()
-	leading := make([]*hosted, 0, len(h.shards))
+	all := make([]*hosted, 0, len(h.shards))
 	for _, s := range h.shards {
-		leading = append(leading, s)
+		all = append(all, s)
 	}
 	h.mu.RUnlock()
-	for _, s := range leading {
+	for _, s := range all {
 		f(s)
 	}
+}
+
+// leading counts the shards that this node leads.
+func (h *host) leading() (n int) {
+	h.each(func(s *hosted) {
+		if s.Leading() {
+			n++
+		}
+	})
+	return n
 }

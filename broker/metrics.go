@@ -66,9 +66,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if c.b.records.DiskFull() {
 		full = 1
 	}
-	c.b.host.mu.RLock()
-	leading := len(c.b.host.shards)
-	c.b.host.mu.RUnlock()
+	leading := c.b.host.leading()
 	ch <- prometheus.MustNewConstMetric(diskFullDesc, prometheus.GaugeValue, full)
 	ch <- prometheus.MustNewConstMetric(damageDesc, prometheus.GaugeValue, float64(len(c.b.records.Damage())))
 	ch <- prometheus.MustNewConstMetric(leadingDesc, prometheus.GaugeValue, float64(leading))

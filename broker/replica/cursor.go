@@ -229,6 +229,10 @@ func (r *Replica) fillHandshake(c *cursor, f *pb.PushFrame) {
 // not in memory any more is read without the lock, and in the catch-up lane.
 func (r *Replica) fillAppends(c *cursor, f *pb.PushFrame, budget int) (used int, more bool) {
 	end := r.log.End()
+	if c.next < r.log.Start() { // what it would need has expired: it begins anew
+		c.shakeHands(r)
+		return 0, false
+	}
 	if far := c.next < r.log.TailStart(); c.next < end && far != (c.lane == CatchUp) {
 		if len(c.flying) > 0 {
 			return 0, false // the lanes change when nothing is on the way, so that batches stay in order

@@ -245,6 +245,21 @@ func (r *Replica) durable(err error) {
 // answer asks for a call of FillAnswer.
 func (r *Replica) answer(to stream.NodeID) { r.env.AnswerReady(to, r) }
 
+// Preparing reports whether the replica was elected and its epoch is not
+// durable yet.
+func (r *Replica) Preparing() bool {
+	r.mu.Lock()
+	defer r.unlock()
+	return r.role == preparing
+}
+
+// Leading reports whether the replica leads its shard.
+func (r *Replica) Leading() bool {
+	r.mu.Lock()
+	defer r.unlock()
+	return r.role == leading
+}
+
 // Status is what a replica tells of itself.
 type Status struct {
 	Epoch         stream.Epoch

@@ -34,7 +34,7 @@ type host struct {
 	clock       *clock
 	logger      *slog.Logger
 	answered    func() time.Duration // since the raft leader's last answer to a beat; nil on a lone node
-	wake        chan struct{} // capacity 1: look at the damage list again
+	wake        chan struct{}        // capacity 1: look at the damage list again
 
 	mu      sync.RWMutex // guards the fields below
 	shards  map[stream.ShardID]*hosted

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -143,8 +144,9 @@ type Gateway struct {
 	watching watching
 	inflight inflight
 
-	stop context.CancelFunc // ends the watch and the index reader
-	wg   sync.WaitGroup     // both
+	stopping atomic.Bool
+	stop     context.CancelFunc // ends the watch and the index reader
+	wg       sync.WaitGroup     // both
 }
 
 // New makes a gateway and starts its metadata watch. Shutdown ends it.
@@ -178,6 +180,7 @@ func (g *Gateway) Ready(ctx context.Context) error {
 // Shutdown takes no more connections, lets the requests under way finish until
 // ctx ends, and then ends everything that the gateway has started.
 func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.stopping.Store(true)
 	err := g.server.Shutdown(ctx)
 	if err != nil {
 		g.server.Close()

@@ -155,6 +155,9 @@ func (g *Gateway) watchElsewhere() {
 // leave their load balancer.
 func (g *Gateway) Unready() error {
 	const op = "gateway.Unready"
+	if g.stopping.Load() {
+		return stream.Errorf(stream.Unavailable, op, "stopping")
+	}
 	if g.meta.load().cluster == nil {
 		return stream.Errorf(stream.Unavailable, op, "the cluster's metadata is not here yet")
 	}

@@ -169,7 +169,7 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 		if err != nil {
 			return err
 		}
-		a := serveAdmin(l, metrics, func() error { return g.Ready(context.Background()) }, logger)
+		a := serveAdmin(l, metrics, g.Unready, logger)
 		defer func() {
 			closing, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()

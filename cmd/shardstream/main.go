@@ -37,6 +37,7 @@ type cli struct {
 	LogLevel   string `enum:"debug,info,warn,error" default:"info" help:"Least level logged: debug, info, warn or error."`
 
 	Dev     devCmd     `cmd:"" help:"Run a whole single node: a durable Kinesis endpoint on this machine."`
+	Gateway gatewayCmd `cmd:"" help:"Run a gateway: the Kinesis API in front of brokers."`
 	Put     putCmd     `cmd:"" help:"Put lines from stdin into a stream."`
 	Tail    tailCmd    `cmd:"" help:"Print a stream's records as they come."`
 	Bench   benchCmd   `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`

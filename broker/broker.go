@@ -38,19 +38,20 @@ const (
 
 // Broker is a running node. Open makes one, Close ends it.
 type Broker struct {
-	logger   *slog.Logger
-	identity identity
-	records  *recordlog.Log
-	meta     *raftfsm.Node
-	clock    *clock
-	conns    *conns
-	control  *control
-	env      *env
-	host     *host
-	data     *dataService
-	cluster  *clusterService
-	grpc     *grpc.Server
-	unlock   func() error
+	logger     *slog.Logger
+	identity   identity
+	records    *recordlog.Log
+	meta       *raftfsm.Node
+	clock      *clock
+	conns      *conns
+	control    *control
+	env        *env
+	host       *host
+	data       *dataService
+	cluster    *clusterService
+	controller *controllerService
+	grpc       *grpc.Server
+	unlock     func() error
 
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -130,6 +131,10 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	b.running.Go(func() { b.env.propose(running) })
 	b.running.Go(func() { b.host.run(running) })
 	b.running.Go(func() { b.host.expire(running) })
+	b.controller = &controllerService{control: b.control, stopped: b.stopped}
+	b.running.Go(func() {
+		b.controller.lead(running, controllerConfig{Holds: b.host.holds, Logger: cfg.Logger})
+	})
 	if cfg.GRPCListener != nil {
 		b.serveGRPC(cfg.GRPCListener)
 	}
@@ -238,6 +243,7 @@ func (b *Broker) serveGRPC(l net.Listener) {
 	)
 	pb.RegisterDataServer(b.grpc, b.data)
 	pb.RegisterClusterServer(b.grpc, b.cluster)
+	b.controller.register(b.grpc)
 	pb.RegisterReplicationServer(b.grpc, &replicationService{peers: b.env.peers, records: b.records})
 	b.running.Go(func() {
 		if err := b.grpc.Serve(l); err != nil {
@@ -268,7 +274,7 @@ func (b *Broker) Data() pb.DataClient { return inProcessData{b.data} }
 func (b *Broker) Cluster() pb.ClusterClient { return inProcessCluster{b.cluster} }
 
 // EnsureStream creates a provisioned stream unless one of that name exists, and
-// returns when it is ACTIVE.
+// returns when it is ACTIVE and this node serves what it leads of it.
 func (b *Broker) EnsureStream(ctx context.Context, name string, shards uint32) error {
 	response, err := b.cluster.Propose(ctx, &pb.ProposeRequest{Command: &pb.Command{Op: &pb.Command_CreateStream{CreateStream: &pb.CreateStream{
 		Name: name, ShardCount: shards, Mode: pb.StreamMode_STREAM_MODE_PROVISIONED,
@@ -285,7 +291,7 @@ func (b *Broker) EnsureStream(ctx context.Context, name string, shards uint32) e
 		case s == nil || s.Status == pb.StreamStatus_STREAM_STATUS_DELETING:
 			return stream.Errorf(stream.WrongState, "broker.EnsureStream", "stream %s is being deleted", name)
 		case s.Status == pb.StreamStatus_STREAM_STATUS_ACTIVE:
-			return nil
+			return b.host.awaitServed(ctx, s.Id)
 		}
 		select {
 		case <-changed:
@@ -317,6 +323,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.running.Wait()
 	b.env.peers.wait()
 	b.cluster.watches.Wait()
+	b.controller.wait()
 	b.conns.close()
 	return b.release()
 }

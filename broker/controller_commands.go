@@ -1,6 +1,11 @@
 package broker
 
-import pb "shardstream/proto/shardstream/v1"
+import (
+	"fmt"
+	"strings"
+
+	pb "shardstream/proto/shardstream/v1"
+)
 
 // The commands that only a controller proposes.
 
@@ -30,4 +35,10 @@ func factorCommand(changes []*pb.FactorChange) *pb.Command {
 
 func addCommand(places []*pb.ReplicaPlace) *pb.Command {
 	return &pb.Command{Op: &pb.Command_AddReplicas{AddReplicas: &pb.AddReplicas{Places: places}}}
+}
+
+// commandName is what a log line calls a command.
+func commandName(c *pb.Command) string {
+	name := fmt.Sprintf("%T", c.GetOp())
+	return name[strings.LastIndexByte(name, '_')+1:]
 }

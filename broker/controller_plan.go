@@ -37,6 +37,7 @@ type planView struct {
 type planned struct {
 	commands []*pb.Command
 	next     time.Duration
+	evens    bool // some of it moves leaderships that could stay where they are
 }
 
 // makePlan compares the metadata with what it should be and gives the commands
@@ -70,7 +71,7 @@ func makePlan(state *raftfsm.State, view planView) planned {
 	}
 	p.repair()
 	p.balance()
-	return planned{commands: p.commands(), next: p.next}
+	return planned{commands: p.commands(), next: p.next, evens: len(p.evenMoves) > 0}
 }
 
 type planner struct {

@@ -346,6 +346,12 @@ func (d *detector) eligibleForLeaderships(node string, now time.Time) bool {
 		!w.overdue && !now.Before(w.eligibleAt)
 }
 
+// heard tells that the node's beats come at present.
+func (d *detector) heard(node string, incarnation uint64, now time.Time) bool {
+	w := d.nodes[node]
+	return w != nil && w.incarnation == incarnation && w.beats > 0 && w.dead == "" && d.silence(w, now) <= w.limit()
+}
+
 // healthOf gives what the node said of itself last.
 func (d *detector) healthOf(node string) health {
 	if w := d.nodes[node]; w != nil {

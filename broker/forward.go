@@ -19,6 +19,7 @@ type metadataNode interface {
 	Watch() (*raftfsm.State, <-chan struct{})
 	IsLeader() bool
 	Leader() (node, address string)
+	Status() raftfsm.Status
 	Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, error)
 	ReadIndex(ctx context.Context) (uint64, error)
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -41,9 +42,8 @@ type host struct {
 	streams map[stream.StreamID]*hostedStream
 
 	// Owned by run.
-	seen     *raftfsm.State
-	pending  map[stream.ShardID]struct{}  // shards to look at
-	changing map[stream.StreamID]struct{} // streams in CREATING or DELETING
+	seen    *raftfsm.State
+	pending map[stream.ShardID]struct{} // shards to look at
 }
 
 // hosted is a shard of which this node has a replica.
@@ -69,11 +69,10 @@ func (h *host) cutoff(s *hosted) int64 {
 func newHost(node stream.NodeID, incarnation uint64, records *recordlog.Log, meta *raftfsm.Node, ctl *control, e *env, logger *slog.Logger) *host {
 	h := &host{
 		node: node, incarnation: incarnation, records: records, meta: meta, control: ctl, env: e, clock: e.clock, logger: logger,
-		wake:     make(chan struct{}, 1),
-		shards:   make(map[stream.ShardID]*hosted),
-		streams:  make(map[stream.StreamID]*hostedStream),
-		pending:  make(map[stream.ShardID]struct{}),
-		changing: make(map[stream.StreamID]struct{}),
+		wake:    make(chan struct{}, 1),
+		shards:  make(map[stream.ShardID]*hosted),
+		streams: make(map[stream.StreamID]*hostedStream),
+		pending: make(map[stream.ShardID]struct{}),
 	}
 	records.OnDamage(func(d recordlog.Damage) {
 		logger.Error("stored records are damaged", "shard", d.Key.Shard, "offsets", d.Range.String(), "file", d.File, "position", d.Pos, "reason", d.Reason)
@@ -160,6 +159,32 @@ func (h *host) awaitLeading(ctx context.Context) error {
 	}
 }
 
+// awaitServed waits until this node serves every shard of a stream that it leads
+// by the metadata: it hears of its leaderships a moment after they were decided.
+func (h *host) awaitServed(ctx context.Context, id uint64) error {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		waiting := false
+		for _, shard := range h.meta.State().Shards(id) {
+			mine := replicaOn(shard, h.node)
+			if mine == nil || mine.Id != shard.Leader {
+				continue
+			}
+			s := h.shard(stream.ShardID{Stream: stream.StreamID(id), Number: shard.Number})
+			waiting = waiting || s == nil || !s.Leading()
+		}
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
 // peerUp greets all replicas on a node anew.
 func (h *host) peerUp(node stream.NodeID) {
 	h.each(func(s *hosted) { s.PeerUp(node) })
@@ -207,7 +232,9 @@ func (h *host) look(state *raftfsm.State) {
 			h.pending[stream.ShardID{Stream: stream.StreamID(s.StreamId), Number: s.Number}] = struct{}{}
 		}
 		for _, id := range e.RemovedStreams {
-			delete(h.changing, stream.StreamID(id))
+			for _, shard := range h.seen.Shards(id) { // the DELETING before may not have been seen
+				h.pending[stream.ShardID{Stream: stream.StreamID(id), Number: shard.Number}] = struct{}{}
+			}
 			h.mu.Lock()
 			delete(h.streams, stream.StreamID(id))
 			h.mu.Unlock()
@@ -226,16 +253,10 @@ func (h *host) noteStream(state *raftfsm.State, s *pb.Stream) {
 	}
 	h.mu.Unlock()
 	shared.retentionMs.Store(int64(s.RetentionHours) * time.Hour.Milliseconds())
-	switch s.Status {
-	case pb.StreamStatus_STREAM_STATUS_CREATING:
-		h.changing[id] = struct{}{}
-	case pb.StreamStatus_STREAM_STATUS_DELETING:
-		h.changing[id] = struct{}{}
+	if s.Status == pb.StreamStatus_STREAM_STATUS_DELETING {
 		for _, shard := range state.Shards(s.Id) { // to be dropped, though they did not change
 			h.pending[stream.ShardID{Stream: id, Number: shard.Number}] = struct{}{}
 		}
-	default:
-		delete(h.changing, id)
 	}
 }
 
@@ -263,8 +284,8 @@ type hosting struct {
 	view replica.View
 }
 
-// reconcile does what the pending shards need and the transitions that are
-// due. It gives the time after which it wants to be called again.
+// reconcile does what the pending shards need. It gives the time after which it
+// wants to be called again.
 func (h *host) reconcile(ctx context.Context, state *raftfsm.State) time.Duration {
 	if err := h.reconcileShards(ctx, state); err != nil {
 		if ctx.Err() == nil {
@@ -272,7 +293,7 @@ func (h *host) reconcile(ctx context.Context, state *raftfsm.State) time.Duratio
 		}
 		return retryDelay
 	}
-	return h.transitions(ctx, state)
+	return idle
 }
 
 func (h *host) reconcileShards(ctx context.Context, state *raftfsm.State) error {
@@ -296,8 +317,13 @@ func (h *host) reconcileShards(ctx context.Context, state *raftfsm.State) error 
 
 func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damaged map[stream.ReplicaKey][]recordlog.Damage) {
 	shard := state.Shard(uint64(id.Stream), id.Number)
-	if shard == nil { // the stream was removed, and its replicas were dropped before
+	if shard == nil {
 		p.resign = append(p.resign, id)
+		// It was there in a state before: this is a deletion, and no gap in
+		// what the metadata mentions (I16).
+		if deletedStream(state, uint64(id.Stream)) {
+			p.drop = append(p.drop, h.onDisk(id)...)
+		}
 		return
 	}
 	mine := replicaOn(shard, h.node)
@@ -366,6 +392,33 @@ func viewOf(state *raftfsm.State, shard *pb.Shard) replica.View {
 		})
 	}
 	return v
+}
+
+// onDisk gives the shard's replicas on this node's disk.
+func (h *host) onDisk(id stream.ShardID) (keys []stream.ReplicaKey) {
+	for _, r := range h.from(id) {
+		if r.Key().Shard != id {
+			break
+		}
+		keys = append(keys, r.Key())
+	}
+	return keys
+}
+
+// holds tells whether this node's disk has anything of a stream.
+func (h *host) holds(id uint64) bool {
+	rest := h.from(stream.ShardID{Stream: stream.StreamID(id)})
+	return len(rest) > 0 && rest[0].Key().Shard.Stream == stream.StreamID(id)
+}
+
+// from gives the replicas on this node's disk from a shard on.
+func (h *host) from(id stream.ShardID) []*recordlog.Replica {
+	all := h.records.Replicas()
+	i, _ := slices.BinarySearchFunc(all, id, func(r *recordlog.Replica, id stream.ShardID) int {
+		k := r.Key().Shard
+		return cmp.Or(cmp.Compare(k.Stream, id.Stream), cmp.Compare(k.Number, id.Number))
+	})
+	return all[i:]
 }
 
 // carryOut does the plan's steps in the order that keeps the invariants: no

@@ -130,6 +130,7 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	b.running.Go(func() { b.env.tick(running) })
 	b.running.Go(func() { b.env.propose(running) })
 	b.running.Go(func() { b.host.run(running) })
+	b.running.Go(func() { b.host.readBack(running) })
 	b.running.Go(func() { b.host.expire(running) })
 	b.controller = &controllerService{control: b.control, stopped: b.stopped}
 	b.running.Go(func() {

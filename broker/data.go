@@ -97,7 +97,7 @@ func (s *dataService) appendOne(ctx context.Context, a *appendCall, i int, sb *p
 	if err := s.host.records.Admit(ctx, len(b)); err != nil {
 		return err
 	}
-	base, arrival, err := h.Append(b, func(err error) {
+	base, arrival, err := h.Append(b, sb.Repeat, func(err error) {
 		if err != nil {
 			a.fail(i, err)
 		}

@@ -34,12 +34,15 @@ type host struct {
 	env         *env
 	clock       *clock
 	logger      *slog.Logger
+	wakeUnread  chan struct{}        // capacity 1
+	memory      *replica.Memory      // of requests, for I22
 	answered    func() time.Duration // since the raft leader's last answer to a beat; nil on a lone node
 	wake        chan struct{}        // capacity 1: look at the damage list again
 
 	mu      sync.RWMutex // guards the fields below
 	shards  map[stream.ShardID]*hosted
 	streams map[stream.StreamID]*hostedStream
+	unread  []*hosted // to be read back
 
 	// Owned by run.
 	seen    *raftfsm.State
@@ -69,6 +72,7 @@ func (h *host) cutoff(s *hosted) int64 {
 func newHost(node stream.NodeID, incarnation uint64, records *recordlog.Log, meta *raftfsm.Node, ctl *control, e *env, logger *slog.Logger) *host {
 	h := &host{
 		node: node, incarnation: incarnation, records: records, meta: meta, control: ctl, env: e, clock: e.clock, logger: logger,
+		memory: &replica.Memory{Limit: requestMemory}, wakeUnread: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		shards:  make(map[stream.ShardID]*hosted),
 		streams: make(map[stream.StreamID]*hostedStream),
@@ -118,6 +122,10 @@ func (h *host) serving(id stream.ShardID) (*hosted, error) {
 	}
 	return s, nil
 }
+
+// requestMemory bounds what the node remembers of requests, so that a repeat is
+// not stored again; what is forgotten early is counted.
+const requestMemory = 64 << 20
 
 // readLease is for how long after a sign that it still leads a leader answers
 // reads. It is about freshness only: a deposed leader can't commit.
@@ -472,11 +480,38 @@ func (h *host) take(key stream.ReplicaKey) *hosted {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := &hosted{
-		Replica: replica.New(key, h.node, h.incarnation, h.records.Replica(key), h.env),
+		Replica: replica.New(key, h.node, h.incarnation, h.records.Replica(key), h.env, h.memory),
 		stream:  h.streams[key.Shard.Stream],
 	}
 	h.shards[key.Shard] = s
+	h.unread = append(h.unread, s)
+	wake(h.wakeUnread)
 	return s
+}
+
+// readBack lets replicas that were there before this process began read back
+// which requests they have seen (I22), one after the other, until the context
+// ends.
+func (h *host) readBack(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.wakeUnread:
+		}
+		h.mu.Lock()
+		unread := h.unread
+		h.unread = nil
+		h.mu.Unlock()
+		for _, s := range unread {
+			if ctx.Err() != nil {
+				return
+			}
+			if err := s.Restore(); err != nil {
+				h.logger.Warn("can't read back which requests a shard has seen; their repeats are refused while it is led here", "shard", s.Key().Shard, "error", err)
+			}
+		}
+	}
 }
 
 func (h *host) release(id stream.ShardID) {

@@ -118,6 +118,7 @@ func (r *Replica) HandleCut(from stream.NodeID, m *pb.Cut) {
 		// Everything here lies below the leader's log start. That is a trim.
 		r.up.cutting = true
 		r.hw = to
+		r.repeats.cut(0)
 		err = r.log.Restart(to, done)
 	case to == r.log.End():
 		r.up.reconciled, r.up.owed = true, true
@@ -132,6 +133,7 @@ func (r *Replica) HandleCut(from stream.NodeID, m *pb.Cut) {
 	default:
 		r.up.cutting = true
 		r.hw = min(r.hw, to)
+		r.repeats.cut(to)
 		err = r.log.CutAsync(to, done)
 	}
 	if err != nil {
@@ -170,6 +172,7 @@ func (r *Replica) HandleAppend(from stream.NodeID, m *pb.AppendBatch) {
 			r.refuse(from, r.epoch, m.Session, stream.KindOf(err), err.Error())
 			return
 		}
+		r.repeats.add(b, b.Arrival())
 	}
 	r.learnMark(stream.Offset(m.HighWatermark), stream.Offset(m.Start))
 }

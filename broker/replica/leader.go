@@ -121,6 +121,26 @@ func (l *leadership) cursorOf(id stream.ReplicaID) *cursor {
 	return nil
 }
 
+// await lets a waiter wait until the high watermark has passed its end.
+func (l *leadership) await(r *Replica, w *waiter) {
+	l.uncommitted += w.bytes
+	switch {
+	case w.end <= r.hw:
+		w.next, r.done = r.done, w
+		l.uncommitted -= w.bytes
+	case l.last == nil:
+		l.first, l.last = w, w
+	case l.last.end <= w.end:
+		l.last.next, l.last = w, w
+	default: // a repeat of something before
+		at := &l.first
+		for (*at).end <= w.end {
+			at = &(*at).next
+		}
+		w.next, *at = *at, w
+	}
+}
+
 // fail gives up all waiters.
 func (l *leadership) fail(r *Replica, err error) {
 	for w := l.first; w != nil; w = w.next {
@@ -194,9 +214,14 @@ func (r *Replica) advance() {
 // known to happen any more. When Append itself fails, done is not called. The
 // bytes belong to the log from the call on.
 //
-// Kinds: NotLeader, Throttled (too much of the shard waits for its commit), and
-// those of the log.
-func (r *Replica) Append(b stream.Batch, done func(error)) (stream.Offset, int64, error) {
+// A repeat of a batch that is in the log is not stored: it gets the answer of
+// the first, when that is committed (I22). again says that the caller has sent
+// these bytes before.
+//
+// Kinds: NotLeader, Throttled (too much of the shard waits for its commit),
+// Unavailable (it may be a repeat, and it isn't known yet of what), and those of
+// the log.
+func (r *Replica) Append(b stream.Batch, again bool, done func(error)) (stream.Offset, int64, error) {
 	const op = "replica.Append"
 	r.mu.Lock()
 	defer r.unlock()
@@ -204,6 +229,14 @@ func (r *Replica) Append(b stream.Batch, done func(error)) (stream.Offset, int64
 		return 0, 0, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
 	}
 	l := r.lead
+	if first, ok := r.repeats.find(b); ok {
+		r.repeats.memory.answers.Add(1)
+		l.await(r, &waiter{end: first.end, done: done})
+		return first.base, first.arrival, nil
+	}
+	if r.repeats.from > 0 && (again || b.Attempt() > 1) {
+		return 0, 0, stream.Errorf(stream.Unavailable, op, "shard %s is still reading back which requests it has seen", r.key.Shard)
+	}
 	if l.uncommitted > 0 && l.uncommitted+int64(len(b)) > maxUncommitted {
 		return 0, 0, stream.Errorf(stream.Throttled, op, "%d bytes of shard %s wait for their replicas", l.uncommitted, r.key.Shard)
 	}
@@ -213,14 +246,8 @@ func (r *Replica) Append(b stream.Batch, done func(error)) (stream.Offset, int64
 	if err := r.log.Append(b, r.onDurable); err != nil {
 		return 0, 0, err
 	}
-	w := &waiter{end: b.End(), bytes: int64(len(b)), done: done}
-	if l.last == nil {
-		l.first = w
-	} else {
-		l.last.next = w
-	}
-	l.last = w
-	l.uncommitted += w.bytes
+	r.repeats.add(b, arrival)
+	l.await(r, &waiter{end: b.End(), bytes: int64(len(b)), done: done})
 	if len(l.cursors) > 0 {
 		r.needTick()
 		for _, c := range l.cursors {

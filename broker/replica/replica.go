@@ -132,14 +132,16 @@ type Replica struct {
 	ticking  bool
 	done     *waiter // waiters whose outcome is known; called when the lock is free
 
-	up   upstream
-	lead *leadership // while leading
+	up      upstream
+	lead    *leadership // while leading
+	repeats repeats
 }
 
-// New gives the replica of a shard on a node, in the given incarnation. It does
-// nothing before SetView or a leader's handshake.
-func New(key stream.ReplicaKey, node stream.NodeID, incarnation uint64, log Log, env Env) *Replica {
+// New gives the replica of a shard on a node, in the given incarnation; memory
+// is what all replicas of the node share. It does nothing before SetView or a leader's handshake.
+func New(key stream.ReplicaKey, node stream.NodeID, incarnation uint64, log Log, env Env, memory *Memory) *Replica {
 	r := &Replica{key: key, node: node, incarnation: incarnation, log: log, env: env, epoch: log.Epoch()}
+	r.repeats = repeats{memory: memory, from: log.End()}
 	r.hw = max(log.HW(), log.Start())
 	r.onDurable = r.durable
 	return r
@@ -224,6 +226,7 @@ func (r *Replica) Close() {
 	defer r.unlock()
 	r.stepDown("the replica is closed")
 	r.up.detach()
+	r.repeats.cut(0)
 	r.epoch = ^stream.Epoch(0) // refuse whatever still arrives
 }
 

@@ -128,7 +128,7 @@ func (w *world) put() {
 	}
 	stream.FinishBatch(b, count)
 	var base stream.Offset
-	base, _, err := r.Append(b, func(err error) {
+	base, _, err := r.Append(b, false, func(err error) {
 		if err == nil {
 			w.logf("%s acknowledges %d of %s", n.id, base, r.Key())
 			w.Counts.Acked++
@@ -275,12 +275,11 @@ func (w *world) expire() {
 	}
 }
 
-// loseDisk empties the disk of a node that is down. So that no more is lost
-// than the protocol bears, it asks first that another in-sync member keeps its
-// disk for every shard.
+// loseDisk empties the disk of a node that is down. Any one disk may be lost at
+// any time (I1); another one only when each shard has an in-sync member elsewhere.
 func (w *world) loseDisk() {
 	n := w.anyNode()
-	if n.up || w.losses >= w.Losses || !w.spare(n) {
+	if n.up || w.losses >= w.Losses || w.losses > 0 && !w.spare(n) {
 		return
 	}
 	w.losses++

@@ -102,7 +102,7 @@ func (n *node) register() {
 }
 
 func (n *node) open(key stream.ReplicaKey) *replica.Replica {
-	r := replica.New(key, n.id, n.incarnation, n.logs[key], env{n, n.life})
+	r := replica.New(key, n.id, n.incarnation, n.logs[key], env{n, n.life}, &replica.Memory{})
 	n.replicas[key] = r
 	return r
 }

@@ -133,6 +133,7 @@ type ShardBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Batch         []byte                 `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	Repeat        bool                   `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"` // the caller has sent these bytes before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +180,13 @@ func (x *ShardBatch) GetBatch() []byte {
 		return x.Batch
 	}
 	return nil
+}
+
+func (x *ShardBatch) GetRepeat() bool {
+	if x != nil {
+		return x.Repeat
+	}
+	return false
 }
 
 type AppendRequest struct {
@@ -618,11 +626,12 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\x19shardstream/v1/data.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"=\n" +
 	"\bShardRef\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\"R\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"j\n" +
 	"\n" +
 	"ShardBatch\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x14\n" +
-	"\x05batch\x18\x02 \x01(\fR\x05batch\"E\n" +
+	"\x05batch\x18\x02 \x01(\fR\x05batch\x12\x16\n" +
+	"\x06repeat\x18\x03 \x01(\bR\x06repeat\"E\n" +
 	"\rAppendRequest\x124\n" +
 	"\abatches\x18\x01 \x03(\v2\x1a.shardstream.v1.ShardBatchR\abatches\"H\n" +
 	"\x0eAppendResponse\x126\n" +

@@ -1,0 +1,219 @@
+package replica
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"time"
+
+	"shardstream/stream"
+)
+
+// repeatWindow is for how long a batch is remembered so that its repeat is not
+// stored again (I22).
+const repeatWindow = 2 * time.Minute
+
+// rememberedSize is about what one remembered batch costs, bytes.
+const rememberedSize = 128
+
+// Memory bounds what all replicas of a node remember of batches, for I22.
+type Memory struct {
+	Limit   int64        // bytes; 0 is no limit
+	used    atomic.Int64 // batches
+	early   atomic.Int64 // forgotten before their time
+	answers atomic.Int64 // repeats that were answered with the first
+}
+
+// Used gives the bytes in use.
+func (m *Memory) Used() int64 { return m.used.Load() * rememberedSize }
+
+// Early counts batches that were forgotten before their time for want of memory.
+func (m *Memory) Early() int64 { return m.early.Load() }
+
+// Answers counts repeats that were not stored again.
+func (m *Memory) Answers() int64 { return m.answers.Load() }
+
+// seen is a batch in the log, as much of it as tells a repeat.
+type seen struct {
+	request, invocation [16]byte
+	base, end           stream.Offset
+	arrival             int64
+	length              uint32
+	attempt, ordinal    uint16
+}
+
+// repeats remembers the batches of a shard's last minutes by their request
+// (I22). A batch enters when it enters the log, as a leader's or a follower's,
+// and leaves with a cut, so that the table is always what the log says, and a
+// follower that is elected needs no time to make one.
+type repeats struct {
+	memory *Memory
+	first  uint64            // number of the oldest in list
+	list   []seen            // by offset
+	byID   map[uint64]uint64 // first half of an id -> number of the newest batch that has it
+	// Batches from here on are in the table; those before it, written before
+	// the process began, only once they were read back (restored).
+	from stream.Offset
+}
+
+func requestKey(id [16]byte) uint64 { return binary.LittleEndian.Uint64(id[:8]) }
+
+// invocationKey is apart from request keys, which are random as well.
+func invocationKey(id [16]byte) uint64 { return ^binary.LittleEndian.Uint64(id[8:]) }
+
+func describe(b stream.Batch) seen {
+	s := seen{
+		request: b.RequestID(), invocation: b.InvocationID(), base: b.Base(), end: b.End(), arrival: b.Arrival(),
+		length: uint32(len(b)), attempt: b.Attempt(),
+	}
+	for _, r := range b.Records() {
+		s.ordinal = r.Ordinal
+		break
+	}
+	return s
+}
+
+// find gives the batch that b repeats. The gateway's id is enough; the SDK's
+// only if either of the two is marked as a retry, so that a client which sends
+// one fixed id loses nothing.
+func (t *repeats) find(b stream.Batch) (seen, bool) {
+	if t == nil || len(t.list) == 0 {
+		return seen{}, false
+	}
+	if id := b.RequestID(); id != [16]byte{} {
+		if s, ok := t.at(t.byID, requestKey(id)); ok && s.request == id && s.like(b) {
+			return s, true
+		}
+	}
+	if id := b.InvocationID(); id != [16]byte{} {
+		if s, ok := t.at(t.byID, invocationKey(id)); ok && s.invocation == id && (s.attempt > 1 || b.Attempt() > 1) && s.like(b) {
+			return s, true
+		}
+	}
+	return seen{}, false
+}
+
+func (t *repeats) at(m map[uint64]uint64, key uint64) (seen, bool) {
+	n, ok := m[key]
+	if !ok || n < t.first || n-t.first >= uint64(len(t.list)) {
+		return seen{}, false
+	}
+	return t.list[n-t.first], true
+}
+
+// like tells whether b has the shape of the batch: a repeat is the same bytes.
+func (s seen) like(b stream.Batch) bool {
+	return int(s.length) == len(b) && int(s.end-s.base) == b.Count() && s.ordinal == describe(b).ordinal
+}
+
+// add remembers a batch at the log's end.
+func (t *repeats) add(b stream.Batch, nowMs int64) {
+	t.expire(nowMs)
+	s := describe(b)
+	if s.request == [16]byte{} && s.invocation == [16]byte{} {
+		return
+	}
+	if t.byID == nil {
+		t.byID = make(map[uint64]uint64)
+	}
+	for t.memory.Limit > 0 && t.memory.Used() >= t.memory.Limit && len(t.list) > 0 {
+		t.memory.early.Add(1)
+		t.forgetFirst()
+	}
+	t.index(s, t.first+uint64(len(t.list)))
+	t.list = append(t.list, s)
+	t.memory.used.Add(1)
+}
+
+func (t *repeats) index(s seen, number uint64) {
+	if s.request != [16]byte{} {
+		t.byID[requestKey(s.request)] = number
+	}
+	if s.invocation != [16]byte{} {
+		t.byID[invocationKey(s.invocation)] = number
+	}
+}
+
+func (t *repeats) unindex(s seen, number uint64) {
+	for _, key := range []uint64{requestKey(s.request), invocationKey(s.invocation)} {
+		if n, ok := t.byID[key]; ok && n == number {
+			delete(t.byID, key)
+		}
+	}
+}
+
+func (t *repeats) forgetFirst() {
+	t.unindex(t.list[0], t.first)
+	t.list = t.list[1:]
+	t.first++
+	t.memory.used.Add(-1)
+}
+
+func (t *repeats) expire(nowMs int64) {
+	for len(t.list) > 0 && t.list[0].arrival < nowMs-repeatWindow.Milliseconds() {
+		t.forgetFirst()
+	}
+}
+
+// cut forgets what is cut off the log.
+func (t *repeats) cut(to stream.Offset) {
+	for n := len(t.list); n > 0 && t.list[n-1].end > to; n-- {
+		t.unindex(t.list[n-1], t.first+uint64(n-1))
+		t.list = t.list[:n-1]
+		t.memory.used.Add(-1)
+	}
+	t.from = min(t.from, to)
+}
+
+// restore puts batches before the table that were in the log when the process
+// began, oldest first.
+func (t *repeats) restore(old []seen) {
+	kept := old[:0:0]
+	for _, s := range old {
+		if s.end <= t.from {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) > 0 {
+		all := append(kept, t.list...)
+		t.memory.used.Add(int64(len(kept)))
+		t.list, t.first, t.byID = all, 0, make(map[uint64]uint64, 2*len(all))
+		for i, s := range all {
+			t.index(s, uint64(i))
+		}
+	}
+	t.from = 0
+}
+
+// Restore reads back what the log held of the last minutes when the process
+// began, so that repeats of it are known. It reads from the disk: not for a
+// goroutine that others wait for. Until it is done a leader refuses what may be
+// a repeat as Unavailable.
+func (r *Replica) Restore() error {
+	r.mu.Lock()
+	from := r.repeats.from
+	r.unlock()
+	if from == 0 {
+		return nil
+	}
+	var old []seen
+	at, err := r.log.FindTime(r.env.Now() - repeatWindow.Milliseconds())
+	for err == nil && at < from {
+		var batches []stream.Batch
+		if batches, err = r.log.Read(at, from, readStep); err != nil || len(batches) == 0 {
+			break
+		}
+		for _, b := range batches {
+			if b.RequestID() != [16]byte{} || b.InvocationID() != [16]byte{} {
+				old = append(old, describe(b))
+			}
+			at = b.End()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.unlock()
+	r.repeats.restore(old)
+	return nil
+}

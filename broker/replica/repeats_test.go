@@ -1,0 +1,125 @@
+package replica
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"shardstream/stream"
+)
+
+func batchOf(request, invocation byte, attempt uint16, base stream.Offset, arrival int64, count int) stream.Batch {
+	var req, inv [16]byte
+	if request != 0 {
+		req = [16]byte{0: request, 15: request}
+	}
+	if invocation != 0 {
+		inv = [16]byte{0: invocation, 15: invocation}
+	}
+	b := stream.NewBatch(nil, stream.ShardID{Stream: 1}, req, inv, attempt)
+	for i := range count {
+		b = b.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: []byte("d"), Ordinal: uint16(i)})
+	}
+	stream.FinishBatch(b, count)
+	b.Stamp(1, base, arrival)
+	return b
+}
+
+func TestRepeats_I22(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		in, repeat stream.Batch
+		want       bool
+	}{
+		{"the gateway's own repeat", batchOf(1, 0, 0, 0, 0, 2), batchOf(1, 0, 0, 0, 0, 2), true},
+		{"another request", batchOf(1, 0, 0, 0, 0, 2), batchOf(2, 0, 0, 0, 0, 2), false},
+		{"an SDK's retry", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 1), true},
+		{"the first attempt comes after its retry", batchOf(1, 7, 2, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), true},
+		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), false},
+		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), false},
+		{"other records under the id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 2), false},
+		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table := repeats{memory: &Memory{}}
+			table.add(c.in, 0)
+			if _, got := table.find(c.repeat); got != c.want {
+				t.Errorf("a repeat: %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestRepeatsAreWhatTheLogHolds compares the table with a list that is
+// searched from its end.
+func TestRepeatsAreWhatTheLogHolds_I22(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		table := repeats{memory: &Memory{}}
+		var log []stream.Batch
+		now := int64(1_000_000)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			end := stream.Offset(0)
+			if n := len(log); n > 0 {
+				end = log[n-1].End()
+			}
+			switch rapid.IntRange(0, 9).Draw(t, "do") {
+			case 0:
+				to := stream.Offset(0)
+				if n := len(log); n > 0 {
+					to = log[rapid.IntRange(0, n-1).Draw(t, "to")].Base()
+				}
+				table.cut(to)
+				log = slices.DeleteFunc(log, func(b stream.Batch) bool { return b.End() > to })
+			case 1:
+				now += rapid.Int64Range(0, repeatWindow.Milliseconds()).Draw(t, "pass")
+			default:
+				b := batchOf(byte(rapid.IntRange(1, 255).Draw(t, "id")), 0, 0, end, now, 1)
+				if _, known := table.find(b); !known {
+					table.add(b, now)
+					log = append(log, b)
+				}
+			}
+			table.expire(now)
+			for _, b := range log {
+				got, ok := table.find(b)
+				fresh := b.Arrival() >= now-repeatWindow.Milliseconds()
+				if fresh && (!ok || got.base != b.Base()) {
+					t.Fatalf("the batch at %d is not found", b.Base())
+				}
+			}
+			if table.memory.used.Load() != int64(len(table.list)) {
+				t.Fatal("the memory is miscounted")
+			}
+		}
+	})
+}
+
+func TestRepeatsForgetTheOldestForWantOfMemory(t *testing.T) {
+	table := repeats{memory: &Memory{Limit: 10 * rememberedSize}}
+	for i := range 25 {
+		table.add(batchOf(byte(i+1), 0, 0, stream.Offset(i), 0, 1), 0)
+	}
+	if _, ok := table.find(batchOf(25, 0, 0, 0, 0, 1)); !ok || table.memory.Early() != 15 || len(table.list) != 10 {
+		t.Fatalf("%v, %d early, %d kept", ok, table.memory.Early(), len(table.list))
+	}
+}
+
+func BenchmarkRepeats(b *testing.B) {
+	table := repeats{memory: &Memory{}}
+	batch := batchOf(1, 2, 1, 0, 0, 1)
+	now := int64(0)
+	for b.Loop() {
+		now += 1 // a thousand batches a second
+		for i := 56; i < 88; i += 8 {
+			batch[i] = byte(rand.Uint32())
+			batch[i+1] = byte(rand.Uint32())
+			batch[i+2] = byte(rand.Uint32())
+		}
+		batch.Stamp(1, stream.Offset(now), now)
+		if _, ok := table.find(batch); !ok {
+			table.add(batch, now)
+		}
+	}
+}

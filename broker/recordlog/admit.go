@@ -87,7 +87,13 @@ func (j *journal) admitted() error {
 // that is larger than the bound goes alone.
 func (j *journal) fitsLocked(bytes int64) bool {
 	under := j.held + j.gate.granted
-	return (under == 0 || under+bytes <= j.log.cfg.inFlight) && j.log.tailHasRoom()
+	return (under == 0 || under+bytes <= j.log.cfg.inFlight) && j.log.tailHasRoom() && j.hasRoomLocked()
+}
+
+// hasRoomLocked reports whether the journal keeps to its budget; if not, a
+// checkpoint is on its way. A checkpoint can always bring it down to two files.
+func (j *journal) hasRoomLocked() bool {
+	return len(j.files) <= 2 || j.liveBytesLocked() <= j.log.cfg.JournalBudget
 }
 
 // overloadedLocked refuses what is beyond all bounds, for those who did not

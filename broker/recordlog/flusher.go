@@ -73,6 +73,16 @@ func (l *Log) queueSpill(r *Replica) {
 }
 
 func (l *Log) nextSpill() *Replica {
+	r := l.popSpill()
+	if r != nil {
+		r.mu.Lock() // never under queueMu: trim takes them the other way round
+		r.queued = false
+		r.mu.Unlock()
+	}
+	return r
+}
+
+func (l *Log) popSpill() *Replica {
 	l.queueMu.Lock()
 	defer l.queueMu.Unlock()
 	if len(l.spillQueue) == 0 {
@@ -82,9 +92,6 @@ func (l *Log) nextSpill() *Replica {
 	r := l.spillQueue[0]
 	l.spillQueue[0] = nil
 	l.spillQueue = l.spillQueue[1:]
-	r.mu.Lock()
-	r.queued = false
-	r.mu.Unlock()
 	return r
 }
 

@@ -66,6 +66,9 @@ func batch(shard stream.ShardID, epoch stream.Epoch, base stream.Offset, arrival
 func add(t testing.TB, r *Replica, arrival int64, size int) stream.Batch {
 	t.Helper()
 	b := batch(r.key.Shard, r.Epoch(), r.End(), arrival, 1, size)
+	if err := r.log.Admit(t.Context(), len(b)); err != nil {
+		t.Fatalf("Admit: %v", err)
+	}
 	if err := appendWait(r, b); err != nil {
 		t.Fatalf("Append: %v", err)
 	}

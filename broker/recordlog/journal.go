@@ -44,9 +44,12 @@ type journal struct {
 	other   *frameBuf // the second buffer, nil while it is being written
 	waiting []op      // what found no room in fill
 	held    int64     // bytes of batches pushed and not done
+	durable uint64    // number of the last durable frame
 	gate    gate
 	closing bool
-	failed  error // sticky: the first error goes to every later waiter (I15)
+	idle    bool      // all is written, and covered by an empty frame
+	began   time.Time // of the write under way; zero if there is none
+	failed  error     // sticky: the first error goes to every later waiter (I15)
 	files   []journalFile
 	spares  []spareFile
 	keep    map[uint64]bool // damaged files, which go to trash/ instead of being reused
@@ -170,9 +173,13 @@ func (j *journal) active() uint64 {
 }
 
 // liveBytes gives the size of all files that recovery would read.
-func (j *journal) liveBytes() (total int64) {
+func (j *journal) liveBytes() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.liveBytesLocked()
+}
+
+func (j *journal) liveBytesLocked() (total int64) {
 	for _, f := range j.files {
 		total += f.size
 	}
@@ -223,7 +230,7 @@ func (j *journal) run() {
 			// frame says it to the disk, so that damage to the last frame
 			// isn't taken for a torn tail.
 			if j.empty {
-				<-j.wake
+				j.rest()
 				continue
 			}
 			idle.Reset(j.log.cfg.idleFrame)
@@ -235,13 +242,56 @@ func (j *journal) run() {
 			j.addHints()
 			b, _ = j.take(true)
 		}
-		if err := j.write(b); err != nil {
+		j.setBegan(time.Now())
+		err := j.write(b)
+		j.setBegan(time.Time{})
+		if err != nil {
 			j.fail(err)
 			j.drainFrame(b)
 			continue
 		}
 		j.complete(b)
 	}
+}
+
+// rest waits until there is something to do.
+func (j *journal) rest() {
+	j.setIdle(true)
+	<-j.wake
+	j.setIdle(false)
+}
+
+func (j *journal) setIdle(on bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.idle = on
+}
+
+func (j *journal) setBegan(at time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.began = at
+}
+
+// Stalled gives for how long the write to the journal that is under way has
+// been so, 0 if there is none: a disk that hangs is like a node that is dead,
+// but only the node itself can tell.
+func (l *Log) Stalled() time.Duration {
+	l.journal.mu.Lock()
+	defer l.journal.mu.Unlock()
+	if l.journal.began.IsZero() {
+		return 0
+	}
+	return time.Since(l.journal.began)
+}
+
+// Position names the journal and its last durable frame. A disk whose frame is
+// below one that it has reported before was put back to an older state, and has
+// lost what it acknowledged since.
+func (l *Log) Position() (journal [16]byte, frame uint64) {
+	l.journal.mu.Lock()
+	defer l.journal.mu.Unlock()
+	return l.journal.uuid, l.journal.durable
 }
 
 // pending reports whether there is something to write.
@@ -300,6 +350,7 @@ func (j *journal) complete(b *frameBuf) {
 	defer j.mu.Unlock()
 	j.other = b
 	j.held -= bytes
+	j.durable = j.frame
 	j.gate.granted = 0 // who was let in before has appended, or won't
 	j.letInLocked()
 }

@@ -143,6 +143,7 @@ type Log struct {
 	cached    []cachedRun
 	dirtyDirs map[string]bool
 
+	// queueMu may be taken under a replica's mu.
 	queueMu    sync.Mutex
 	spillQueue []*Replica
 	trimQueue  []*Replica
@@ -197,7 +198,7 @@ func (l *Log) Close() error {
 	l.closed.Do(func() {
 		close(l.stop)
 		l.behind.Wait()
-		l.logStarts()
+		l.logNotes()
 		l.journal.close()
 		l.writer.Wait()
 		l.cache.closeAll()
@@ -210,18 +211,22 @@ func (l *Log) Close() error {
 	return l.journal.err()
 }
 
-// logStarts writes the visible starts that moved, so that a clean stop keeps them.
-func (l *Log) logStarts() {
-	var ops []op
+// logNotes writes the visible starts and high watermarks that moved, so that a
+// clean stop keeps them. Why it can't, Close reports.
+func (l *Log) logNotes() {
 	for _, r := range l.Replicas() {
 		r.mu.Lock()
+		var ops []op
 		if r.start > r.logged {
 			ops = append(ops, op{key: r.key, typ: entryTrim, base: r.start})
 		}
+		if hw := r.hwLocked(); r.hinted && hw > r.start {
+			ops = append(ops, op{key: r.key, typ: entryHW, base: hw})
+		}
+		if len(ops) > 0 && !r.dropped {
+			_, _ = l.journal.push(ops...)
+		}
 		r.mu.Unlock()
-	}
-	if len(ops) > 0 {
-		_, _ = l.journal.push(ops...) // Close reports why it could not
 	}
 }
 

@@ -48,6 +48,7 @@ type rebuilt struct {
 	pending []pendingBatch
 	end     stream.Offset // of the log as far as the walk has come
 	cut     bool          // the journal cuts into what the manifest has
+	known   uint64        // the last frame whose cuts the manifest reflects
 
 	// A frame that nobody can read may have held batches of this replica.
 	suspect    bool
@@ -95,7 +96,7 @@ func loadState(fsys FS, dir string, sync bool) (_ *state, err error) {
 		dropped: map[stream.ReplicaKey]bool{}, fileHas: map[uint64]uint64{},
 	}
 	for _, meta := range m.replicas {
-		s.replicas[meta.key] = &rebuilt{meta: meta, end: meta.end}
+		s.replicas[meta.key] = &rebuilt{meta: meta, end: meta.end, known: meta.lastCut}
 	}
 	if s.scan, err = openScan(fsys, journal, m.uuid, m.firstFile, sync); err != nil {
 		return nil, err
@@ -179,7 +180,7 @@ func (s *state) applyFrame(f *scannedFrame) error {
 		case entryAdopt:
 			r.meta.epoch = max(r.meta.epoch, e.epoch)
 		case entryTrim, entryHW, entryHole:
-			if f.h.frame <= r.meta.lastCut {
+			if f.h.frame <= r.known {
 				break // the manifest has that, and perhaps a cut or restart after it
 			}
 			r.applyNote(e)
@@ -207,7 +208,7 @@ func (r *rebuilt) applyNote(e *entry) {
 // as for a cut.
 func (r *rebuilt) applyRestart(at stream.Offset, frame uint64) {
 	r.pending = nil
-	if frame <= r.meta.lastCut {
+	if frame <= r.known {
 		return
 	}
 	r.meta = replicaMeta{key: r.meta.key, epoch: r.meta.epoch, start: at, flushed: at, end: at, hw: at, lastCut: frame}
@@ -229,7 +230,7 @@ func (m *replicaMeta) giveUp(hole stream.OffsetRange) {
 func (r *rebuilt) applyCut(to stream.Offset, frame uint64) {
 	r.pending = slices.DeleteFunc(r.pending, func(p pendingBatch) bool { return p.entry.end > to })
 	m := &r.meta
-	if frame <= m.lastCut {
+	if frame <= r.known {
 		return
 	}
 	m.lastCut, r.cut = frame, true
@@ -295,7 +296,8 @@ func (s *state) settle(r *rebuilt) (live []pendingBatch) {
 			where.Reason = "the journal does not hold them any more"
 			missing(e.base, where)
 		}
-		if p.lost || e.base < end {
+		// The visible start may lie inside of the first batch.
+		if p.lost || e.base < end && end > m.start {
 			where.Reason = "a batch in the journal fails its checksum"
 			missing(e.end, where)
 			continue
@@ -547,7 +549,7 @@ func (l *Log) takeSpares() error {
 // be looked at; on a full disk in the last one.
 func (l *Log) continueJournal(s *state) error {
 	j := l.journal
-	j.uuid, j.frame, j.prev, j.synced = s.manifest.uuid, s.frame, s.crc, s.frame
+	j.uuid, j.frame, j.prev, j.synced, j.durable = s.manifest.uuid, s.frame, s.crc, s.frame, s.frame
 	for _, seq := range s.report.damagedFiles {
 		j.keep[seq] = true
 	}

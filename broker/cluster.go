@@ -82,7 +82,11 @@ func (s *clusterService) WatchMetadata(_ *pb.WatchMetadataRequest, out grpc.Serv
 
 // ReadIndex gives an index that the raft leader has verified.
 func (s *clusterService) ReadIndex(ctx context.Context, _ *pb.ReadIndexRequest) (*pb.ReadIndexResponse, error) {
-	index, err := s.control.ReadIndex(ctx)
+	read := s.control.ReadIndex
+	if wasForwarded(ctx) {
+		read = s.control.meta.ReadIndex
+	}
+	index, err := read(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -18,10 +18,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"shardstream/broker/member"
 	"shardstream/broker/recordlog"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
@@ -38,6 +40,7 @@ const (
 
 // Broker is a running node. Open makes one, Close ends it.
 type Broker struct {
+	cfg        Config
 	logger     *slog.Logger
 	identity   identity
 	records    *recordlog.Log
@@ -50,102 +53,124 @@ type Broker struct {
 	data       *dataService
 	cluster    *clusterService
 	controller *controllerService
+	push       *replicationService
 	grpc       *grpc.Server
 	unlock     func() error
 
-	stop    context.CancelFunc
-	stopped chan struct{}
-	running sync.WaitGroup
-	failed  chan error // capacity 1: the first fatal error
+	// Of a node with peers; nil on a lone one.
+	group   *member.Group
+	former  *former
+	session *session
+
+	watchdog *watchdog
+	stopping atomic.Bool   // asked to stop: the beats say so
+	ready    chan struct{} // closed when the node serves
+	stop     context.CancelFunc
+	stopped  chan struct{}
+	running  sync.WaitGroup
+	failed   chan error // capacity 1: the first fatal error
 }
 
-// Open starts a node: lock and identity, the record log and the metadata side
-// by side, registration, then the first reconciliation, so that the node
-// serves all it should when Open returns. ctx bounds the start only.
+// Open starts a node, in the order in which each part needs the ones before:
+// lock and identity; for a node with peers gossip, its place in a cluster, and
+// gRPC, which until the end answers only what forming a cluster needs; the
+// record log and the metadata side by side; registration; then the first
+// reconciliation, so that the node serves all it should when Open returns. ctx
+// bounds the start only.
 func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
+	if !cfg.Lone {
+		if err := cfg.validateCluster(); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
 		return nil, fmt.Errorf("can't make the data directory: %w", err)
 	}
-	b = &Broker{logger: cfg.Logger, stopped: make(chan struct{}), failed: make(chan error, 1)}
+	running, cancel := context.WithCancel(context.Background())
+	b = &Broker{
+		cfg: cfg, logger: cfg.Logger, clock: newClock(), conns: newConns(dialTCP), ready: make(chan struct{}),
+		stop: cancel, stopped: make(chan struct{}), failed: make(chan error, 1),
+	}
+	b.data, b.cluster, b.push = &dataService{}, &clusterService{stopped: b.stopped, version: cfg.Version, startedMs: time.Now().UnixMilli()}, &replicationService{}
+	b.controller = &controllerService{stopped: b.stopped}
 	defer func() {
 		if err != nil {
-			if b.stop != nil {
-				b.stop()
-				b.env.peers.wait()
-			}
-			b.release()
+			b.shutDown(context.Background())
 			b = nil
 		}
 	}()
 	if b.unlock, err = lockDir(cfg.DataDir); err != nil {
 		return b, err
 	}
-	fresh := false
-	if b.identity, fresh, err = loadIdentity(cfg.DataDir, cfg.NodeID, cfg.DefaultNodeID); err != nil {
+	if b.identity, err = loadIdentity(cfg.DataDir, cfg.NodeID, cfg.DefaultNodeID, cfg.Lone); err != nil {
 		return b, err
 	}
-	if err := b.openStores(cfg); err != nil {
+	raftConfig, err := b.findPlace(ctx)
+	if err != nil {
+		return b, err
+	}
+	if err := b.openStores(raftConfig); err != nil {
 		return b, err
 	}
 	b.reportRecovery()
-	if err := b.meta.WaitLeader(ctx); err != nil {
-		return b, fmt.Errorf("the metadata found no leader: %w", err)
-	}
-	if err := b.initCluster(ctx, fresh); err != nil {
+	if err := b.settle(ctx, raftConfig); err != nil {
 		return b, err
 	}
-	b.clock = newClock()
-	b.conns = newConns(dialTCP)
-	b.control = &control{
-		node: string(b.identity.NodeID), clusterID: func() string { return b.identity.ClusterID }, meta: b.meta, clock: b.clock, conns: b.conns,
-		address: func(node string) string { return b.meta.State().Broker(node).GetGrpcAddress() },
-	}
-	incarnation, err := b.register(ctx, cfg)
+	grpcAddress, raftAddress, gossipAddress := b.addresses()
+	incarnation, err := b.register(ctx, cfg, grpcAddress, raftAddress, gossipAddress)
 	if err != nil {
 		return b, fmt.Errorf("can't register this node in the metadata: %w", err)
 	}
-
-	running, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
-	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, cfg.Logger)
-	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, cfg.Logger)
-	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, cfg.Logger)
-	state, _ := b.meta.Watch()
-	b.host.look(state)
-	if err := b.host.reconcileShards(ctx, state); err != nil {
-		return b, fmt.Errorf("can't take up the shards of this node: %w", err)
+	if err := b.takeUpShards(ctx, running, incarnation); err != nil {
+		return b, err
 	}
-	if err := b.host.awaitLeading(ctx); err != nil {
-		return b, fmt.Errorf("can't lead the shards of this node: %w", err)
-	}
-	b.data = &dataService{host: b.host}
-	b.cluster = &clusterService{meta: b.meta, control: b.control, host: b.host, stopped: b.stopped}
-	if cfg.Registerer != nil {
-		registerMetrics(cfg.Registerer, b)
-	}
-
-	b.running.Go(func() { b.env.tick(running) })
-	b.running.Go(func() { b.env.propose(running) })
-	b.running.Go(func() { b.host.run(running) })
-	b.running.Go(func() { b.host.readBack(running) })
-	b.running.Go(func() { b.host.expire(running) })
-	b.controller = &controllerService{control: b.control, stopped: b.stopped}
-	b.running.Go(func() {
-		b.controller.lead(running, controllerConfig{Holds: b.host.holds, Logger: cfg.Logger})
-	})
-	if cfg.GRPCListener != nil {
-		b.serveGRPC(cfg.GRPCListener)
-	}
+	b.serve(running, incarnation)
 	b.logger.Info("broker is up", "node", b.identity.NodeID, "cluster", b.identity.ClusterID, "incarnation", incarnation)
 	return b, nil
 }
 
+// raftDir is raft's own directory.
+func (b *Broker) raftDir() string { return filepath.Join(b.cfg.DataDir, "raft") }
+
+// findPlace gives raft's configuration. A lone node is its own cluster; another
+// asks its peers, and may wait for them for long.
+func (b *Broker) findPlace(ctx context.Context) (raftfsm.Config, error) {
+	c := raftfsm.Config{
+		Dir: b.raftDir(), NodeID: string(b.identity.NodeID), DiskID: b.identity.DiskID, Logger: b.cfg.Logger, OnFatal: b.fail,
+	}
+	if b.cfg.Lone {
+		c.Bootstrap, c.LoneVoter = true, true
+		return c, nil
+	}
+	var err error
+	if b.group, b.former, err = gather(b.cfg, &b.identity, raftfsm.HasState(b.raftDir())); err != nil {
+		return c, err
+	}
+	b.controller.promise = b.former
+	b.serveGRPC(b.cfg.GRPCListener)
+	place, err := b.former.find(ctx)
+	if err != nil {
+		return c, err
+	}
+	b.identity.ClusterID = place.clusterID
+	host, _, err := advertised(b.cfg)
+	if err != nil {
+		return c, err
+	}
+	c.Listener, c.Advertise, c.AddressOf = b.cfg.RaftListener, withPort(host, b.cfg.RaftListener), addressOf(b.group)
+	for _, f := range place.bootstrap {
+		c.Founders = append(c.Founders, raftfsm.Server{ID: raftfsm.ServerID(f.NodeId, f.DiskId), NodeID: f.NodeId, Addr: f.RaftAddress, Voter: true})
+	}
+	return c, nil
+}
+
 // openStores opens the record log and the metadata at the same time: both read
 // their files back first, and a start should take the longer of the two.
-func (b *Broker) openStores(cfg Config) error {
+func (b *Broker) openStores(raftConfig raftfsm.Config) error {
+	cfg := b.cfg
 	var logErr, metaErr error
 	var opening sync.WaitGroup
 	opening.Go(func() {
@@ -154,12 +179,7 @@ func (b *Broker) openStores(cfg Config) error {
 			DiskReserve: cfg.DiskReserve, ScrubInterval: cfg.ScrubInterval, Logger: cfg.Logger, OnFatal: b.fail,
 		})
 	})
-	opening.Go(func() {
-		b.meta, metaErr = raftfsm.Open(raftfsm.Config{
-			Dir: filepath.Join(cfg.DataDir, "raft"), NodeID: string(b.identity.NodeID), DiskID: b.identity.DiskID,
-			Bootstrap: true, LoneVoter: true, Logger: cfg.Logger, OnFatal: b.fail,
-		})
-	})
+	opening.Go(func() { b.meta, metaErr = raftfsm.Open(raftConfig) })
 	opening.Wait()
 	if logErr != nil {
 		logErr = fmt.Errorf("can't open the record log: %w", logErr)
@@ -168,6 +188,114 @@ func (b *Broker) openStores(cfg Config) error {
 		metaErr = fmt.Errorf("can't open the metadata: %w", metaErr)
 	}
 	return errors.Join(logErr, metaErr)
+}
+
+// settle waits for the metadata: raft has a leader, and the cluster its first entry.
+func (b *Broker) settle(ctx context.Context, raftConfig raftfsm.Config) error {
+	b.control = &control{
+		node: string(b.identity.NodeID), clusterID: func() string { return b.identity.ClusterID }, meta: b.meta, clock: b.clock, conns: b.conns,
+		address: b.grpcAddressOf,
+	}
+	if b.former != nil {
+		// Raft's first configuration is on disk; a crash from here on resumes.
+		if err := b.former.formed(b.identity.ClusterID); err != nil {
+			return err
+		}
+	}
+	if err := b.meta.WaitLeader(ctx); err != nil {
+		return fmt.Errorf("the metadata found no leader: %w", err)
+	}
+	if err := b.initCluster(ctx); err != nil {
+		return err
+	}
+	if b.former != nil {
+		return b.former.settled()
+	}
+	return nil
+}
+
+// grpcAddressOf gives where another broker serves gRPC: gossip knows best, as a
+// broker that came back under a new address may not have registered yet.
+func (b *Broker) grpcAddressOf(node string) string {
+	if b.group != nil {
+		for _, m := range b.group.Members() {
+			if string(m.NodeID) == node && m.State == member.Alive && m.GRPC != "" && m.ClusterID == b.identity.ClusterID {
+				return m.GRPC
+			}
+		}
+	}
+	return b.meta.State().Broker(node).GetGrpcAddress()
+}
+
+// addresses gives what the metadata is told of this node.
+func (b *Broker) addresses() (grpcAddress, raftAddress, gossipAddress string) {
+	if b.group == nil {
+		if b.cfg.GRPCListener != nil {
+			grpcAddress = b.cfg.GRPCListener.Addr().String()
+		}
+		return grpcAddress, "", ""
+	}
+	self := b.group.Self()
+	return self.GRPC, self.Raft, self.Gossip
+}
+
+// takeUpShards makes the node's replicas what the metadata says they are.
+func (b *Broker) takeUpShards(ctx, running context.Context, incarnation uint64) error {
+	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, b.logger)
+	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, b.logger)
+	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, b.logger)
+	b.push.peers, b.push.records = b.env.peers, b.records
+	b.data.host = b.host
+	b.cluster.meta, b.cluster.control, b.cluster.host = b.meta, b.control, b.host
+	b.controller.control = b.control
+	if b.group != nil {
+		b.controller.servers = b.meta
+		b.cluster.members = func() []*pb.Member { return memberMessages(b.group.Members()) }
+	}
+	state, _ := b.meta.Watch()
+	b.host.look(state)
+	if err := b.host.reconcileShards(ctx, state); err != nil {
+		return fmt.Errorf("can't take up the shards of this node: %w", err)
+	}
+	if err := b.host.awaitLeading(ctx); err != nil {
+		return fmt.Errorf("can't lead the shards of this node: %w", err)
+	}
+	return nil
+}
+
+// serve starts what runs until Close.
+func (b *Broker) serve(running context.Context, incarnation uint64) {
+	b.watchdog = &watchdog{fail: b.fail, stalledFor: func() time.Duration { return max(b.records.Stalled(), b.meta.StoreStalled()) }}
+	b.cluster.stalled = b.watchdog.stalled
+	if b.group != nil {
+		b.session = newSession(sessionConfig{
+			ClusterID: b.identity.ClusterID, NodeID: string(b.identity.NodeID), Incarnation: incarnation,
+			Leader:  func() string { leader, _ := b.meta.Leader(); return leader },
+			Address: b.grpcAddressOf, Dial: dialTCP, Clock: b.clock, Local: b.controller.local,
+			Health: func() health {
+				return health{stalled: b.watchdog.stalled(), full: b.records.DiskFull(), stopping: b.stopping.Load()}
+			},
+			LeaderSuspect: b.meta.LeaderSuspect, Superseded: b.fail, Logger: b.logger,
+		})
+		b.host.answered = b.session.sinceAnswered
+		b.running.Go(func() { b.session.run(running) })
+	}
+	if b.cfg.Registerer != nil {
+		registerMetrics(b.cfg.Registerer, b)
+	}
+	b.running.Go(func() { b.watchdog.run(running) })
+	b.running.Go(func() { b.env.tick(running) })
+	b.running.Go(func() { b.env.propose(running) })
+	b.running.Go(func() { b.host.run(running) })
+	b.running.Go(func() { b.host.readBack(running) })
+	b.running.Go(func() { b.host.expire(running) })
+	b.running.Go(func() {
+		b.controller.lead(running, controllerConfig{Holds: b.host.holds, Logger: b.logger})
+	})
+	if b.cfg.Lone && b.cfg.GRPCListener != nil {
+		b.serveGRPC(b.cfg.GRPCListener)
+	}
+	close(b.ready)
 }
 
 func (b *Broker) reportRecovery() {
@@ -181,51 +309,6 @@ func (b *Broker) reportRecovery() {
 	}
 }
 
-// initCluster forms the cluster exactly once, with the identity's cluster id.
-func (b *Broker) initCluster(ctx context.Context, fresh bool) error {
-	known := b.meta.State().Cluster()
-	if known.GetId() == "" {
-		result, err := b.meta.Propose(ctx, &pb.Command{TimeMs: time.Now().UnixMilli(), Op: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{
-			ClusterId: b.identity.ClusterID, TokenKey: newTokenKey(), AccountId: defaultAccount,
-			Limits: &pb.Limits{Shards: defaultShardLimit, OnDemandStreams: defaultOnDemandLimit},
-		}}})
-		if err != nil {
-			return fmt.Errorf("can't form the cluster: %w", err)
-		}
-		if result.Error != pb.ErrorKind_ERROR_KIND_NONE {
-			return fmt.Errorf("can't form the cluster: %s", result.Detail)
-		}
-		if !fresh && len(b.records.Replicas()) > 0 {
-			return fmt.Errorf("the metadata in raft/ is empty but the record log is not: restore raft/ from a backup of this directory")
-		}
-		return nil
-	}
-	if known.Id != b.identity.ClusterID {
-		return fmt.Errorf("the metadata is of cluster %s, but identity.json says %s: these files do not belong together", known.Id, b.identity.ClusterID)
-	}
-	return nil
-}
-
-func (b *Broker) register(ctx context.Context, cfg Config) (incarnation uint64, err error) {
-	address := ""
-	if cfg.GRPCListener != nil {
-		address = cfg.GRPCListener.Addr().String()
-	}
-	result, err := b.meta.Propose(ctx, &pb.Command{TimeMs: time.Now().UnixMilli(), Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{
-		Broker: &pb.Broker{
-			NodeId: string(b.identity.NodeID), DiskId: b.identity.DiskID, GrpcAddress: address, Zone: cfg.Zone,
-			State: pb.BrokerState_BROKER_STATE_LIVE, FeatureLevel: 1,
-		},
-	}}})
-	if err != nil {
-		return 0, err
-	}
-	if result.Error != pb.ErrorKind_ERROR_KIND_NONE {
-		return 0, errors.New(result.Detail)
-	}
-	return result.Incarnation, nil
-}
-
 // maxMessage bounds a gRPC message: a PutRecords of 10 MiB and its headers, or
 // a read of maxReadBytes and one batch more.
 const maxMessage = maxReadBytes + stream.MaxBatchSize + 1<<20
@@ -234,23 +317,41 @@ func (b *Broker) serveGRPC(l net.Listener) {
 	b.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(16<<20),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			if info.FullMethod != pb.Controller_Promise_FullMethodName {
+				if err := b.awaitReady(); err != nil {
+					return nil, toStatus(err)
+				}
+			}
 			out, err := handler(ctx, req)
 			return out, toStatus(err)
 		}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			if err := b.awaitReady(); err != nil {
+				return toStatus(err)
+			}
 			return toStatus(handler(srv, ss))
 		}),
 	)
 	pb.RegisterDataServer(b.grpc, b.data)
 	pb.RegisterClusterServer(b.grpc, b.cluster)
 	b.controller.register(b.grpc)
-	pb.RegisterReplicationServer(b.grpc, &replicationService{peers: b.env.peers, records: b.records})
+	pb.RegisterReplicationServer(b.grpc, b.push)
 	b.running.Go(func() {
 		if err := b.grpc.Serve(l); err != nil {
 			b.fail(fmt.Errorf("gRPC stopped serving: %w", err))
 		}
 	})
+}
+
+// awaitReady refuses calls that come before the node can answer them.
+func (b *Broker) awaitReady() error {
+	select {
+	case <-b.ready:
+		return nil
+	default:
+		return stream.Errorf(stream.Unavailable, "broker", "this broker is starting")
+	}
 }
 
 // fail notes the first error after which the process must not go on (I15).
@@ -302,10 +403,79 @@ func (b *Broker) EnsureStream(ctx context.Context, name string, shards uint32) e
 	}
 }
 
-// Close ends the node: no new requests, then the goroutines, the metadata, and
-// last the record log with everything that was accepted. It gives the first
-// error met. ctx bounds the wait for requests in flight.
+// Close ends the node: it gives its leaderships away, then no new requests, then
+// the goroutines, the metadata, and last the record log with everything that
+// was accepted. It gives the first error met. ctx bounds the wait for others and
+// for requests in flight.
 func (b *Broker) Close(ctx context.Context) error {
+	b.handOver(ctx)
+	return b.shutDown(ctx)
+}
+
+// handOverPatience is how long a node that stops waits without being heard.
+const handOverPatience = 2 * time.Second
+
+// handOver waits until other nodes lead what this one leads, as far as there
+// are others.
+func (b *Broker) handOver(ctx context.Context) {
+	if b.session == nil {
+		return
+	}
+	b.stopping.Store(true)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		state, changed := b.meta.Watch()
+		if b.session.sinceAnswered() > handOverPatience || !b.stillNeeded(state) {
+			break
+		}
+		select {
+		case <-changed:
+			continue
+		case <-ticker.C:
+			continue
+		case <-ctx.Done():
+			b.logger.Warn("stopping though this node still leads shards, or shards need it: their writes wait until others took over")
+		case err := <-b.failed:
+			b.failed <- err
+		}
+		break
+	}
+	if b.meta.IsLeader() {
+		if err := b.meta.TransferLeadership(ctx); err != nil && len(b.meta.Servers()) > 1 {
+			b.logger.Info("the raft leadership was not handed over", "error", err)
+		}
+	}
+}
+
+// stillNeeded tells whether a live node could still take something over.
+func (b *Broker) stillNeeded(state *raftfsm.State) bool {
+	others := false
+	for _, o := range state.Brokers() {
+		others = others || o.NodeId != string(b.identity.NodeID) && o.State == pb.BrokerState_BROKER_STATE_LIVE
+	}
+	if !others {
+		return false
+	}
+	if self := state.Broker(string(b.identity.NodeID)); self.GetState() == pb.BrokerState_BROKER_STATE_LIVE {
+		return true // the controller has not heard it yet
+	}
+	return leadsAny(state, b.identity.NodeID)
+}
+
+func leadsAny(state *raftfsm.State, node stream.NodeID) bool {
+	for _, s := range state.Streams() {
+		for _, shard := range state.Shards(s.Id) {
+			if mine := replicaOn(shard, node); mine != nil && shard.Leader == mine.Id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shutDown ends whatever was started, also after a start that failed half-way.
+func (b *Broker) shutDown(ctx context.Context) error {
 	close(b.stopped)
 	b.stop() // also ends the streams from other brokers, for which the next step waits
 	if b.grpc != nil {
@@ -322,18 +492,28 @@ func (b *Broker) Close(ctx context.Context) error {
 		}
 	}
 	b.running.Wait()
-	b.env.peers.wait()
+	if b.env != nil {
+		b.env.peers.wait()
+	}
 	b.cluster.watches.Wait()
 	b.controller.wait()
 	b.conns.close()
-	return b.release()
+	return b.release(ctx)
 }
 
 // release closes what is open, in the reverse order of opening.
-func (b *Broker) release() error {
+func (b *Broker) release(ctx context.Context) error {
 	var errs []error
 	if b.meta != nil {
 		errs = append(errs, b.meta.Close())
+	}
+	if b.group != nil {
+		leaving, cancel := context.WithTimeout(ctx, time.Second)
+		if err := b.group.Leave(leaving); err != nil {
+			b.logger.Debug("gossip was not told that this node leaves", "error", err)
+		}
+		cancel()
+		errs = append(errs, b.group.Close())
 	}
 	if b.records != nil {
 		errs = append(errs, b.records.Close())

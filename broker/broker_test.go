@@ -20,7 +20,7 @@ func open(t *testing.T, dir string) *Broker {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	b, err := Open(ctx, Config{DataDir: dir, DefaultNodeID: "test", JournalBudget: 64 << 20, DiskReserve: 1})
+	b, err := Open(ctx, Config{DataDir: dir, DefaultNodeID: "test", Lone: true, JournalBudget: 64 << 20, DiskReserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,7 @@ type Config struct {
 	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB
 	ScrubInterval time.Duration // how often all segments are read and verified; 0 is never
 
+	Version    string // of the program, for people
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }

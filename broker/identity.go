@@ -36,32 +36,31 @@ func (id identity) checksum() string {
 // loadIdentity reads identity.json, or writes a new one into an empty
 // directory. The node id in the file beats the default one (containers change
 // their hostname); an explicit other one is refused.
-func loadIdentity(dir string, explicit, fallback stream.NodeID) (id identity, fresh bool, err error) {
+func loadIdentity(dir string, explicit, fallback stream.NodeID, lone bool) (id identity, err error) {
 	path := filepath.Join(dir, "identity.json")
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		id, err = newIdentity(dir, path, explicit, fallback)
-		return id, true, err
+		return newIdentity(dir, path, explicit, fallback, lone)
 	case err != nil:
-		return id, false, fmt.Errorf("can't read the data directory's identity: %w", err)
+		return id, fmt.Errorf("can't read the data directory's identity: %w", err)
 	}
 	if err := json.Unmarshal(text, &id); err != nil {
-		return id, false, stream.Errorf(stream.Corrupt, "broker.Open", "%s is damaged: %w; restore it from a backup of this directory", path, err)
+		return id, stream.Errorf(stream.Corrupt, "broker.Open", "%s is damaged: %w; restore it from a backup of this directory", path, err)
 	}
 	if id.FormatVersion > formatVersion {
-		return id, false, fmt.Errorf("data directory %s has format %d, this shardstream knows up to %d: run the newer version on it", dir, id.FormatVersion, formatVersion)
+		return id, fmt.Errorf("data directory %s has format %d, this shardstream knows up to %d: run the newer version on it", dir, id.FormatVersion, formatVersion)
 	}
 	if id.Checksum != id.checksum() {
-		return id, false, stream.Errorf(stream.Corrupt, "broker.Open", "%s is damaged: checksum %s, stored %s; restore it from a backup of this directory", path, id.checksum(), id.Checksum)
+		return id, stream.Errorf(stream.Corrupt, "broker.Open", "%s is damaged: checksum %s, stored %s; restore it from a backup of this directory", path, id.checksum(), id.Checksum)
 	}
 	if explicit != "" && explicit != id.NodeID {
-		return id, false, fmt.Errorf("data directory %s belongs to node %q, not to %q: leave --node-id out or use another --data-dir", dir, id.NodeID, explicit)
+		return id, fmt.Errorf("data directory %s belongs to node %q, not to %q: leave --node-id out or use another --data-dir", dir, id.NodeID, explicit)
 	}
-	return id, false, nil
+	return id, nil
 }
 
-func newIdentity(dir, path string, explicit, fallback stream.NodeID) (identity, error) {
+func newIdentity(dir, path string, explicit, fallback stream.NodeID, lone bool) (identity, error) {
 	// Without an identity there must be no data either: a lost file must not
 	// turn a full disk into a new node's.
 	for _, sub := range []string{"journal", "raft", "shards"} {
@@ -69,8 +68,9 @@ func newIdentity(dir, path string, explicit, fallback stream.NodeID) (identity, 
 			return identity{}, fmt.Errorf("data directory %s holds data but no identity.json: restore that file, or use an empty directory", dir)
 		}
 	}
-	id := identity{
-		ClusterID: uuid.NewString(), NodeID: fallback, DiskID: uuid.NewString(), FormatVersion: formatVersion,
+	id := identity{NodeID: fallback, DiskID: uuid.NewString(), FormatVersion: formatVersion}
+	if lone { // its own cluster; a node with peers has yet to find its cluster
+		id.ClusterID = uuid.NewString()
 	}
 	if explicit != "" {
 		id.NodeID = explicit

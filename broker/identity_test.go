@@ -12,22 +12,22 @@ import (
 
 func TestIdentityIsKept(t *testing.T) {
 	dir := t.TempDir()
-	first, fresh, err := loadIdentity(dir, "", "host-a")
-	if err != nil || !fresh || first.NodeID != "host-a" {
-		t.Fatal(first, fresh, err)
+	first, err := loadIdentity(dir, "", "host-a", true)
+	if err != nil || first.NodeID != "host-a" {
+		t.Fatal(first, err)
 	}
-	again, fresh, err := loadIdentity(dir, "", "host-b") // a container's new hostname
-	if err != nil || fresh || again != first {
-		t.Fatal(again, fresh, err)
+	again, err := loadIdentity(dir, "", "host-b", true) // a container's new hostname
+	if err != nil || again != first {
+		t.Fatal(again, err)
 	}
-	if _, _, err := loadIdentity(dir, "other", "host-b"); err == nil || !strings.Contains(err.Error(), `belongs to node "host-a"`) {
+	if _, err := loadIdentity(dir, "other", "host-b", true); err == nil || !strings.Contains(err.Error(), `belongs to node "host-a"`) {
 		t.Fatal(err)
 	}
 }
 
 func TestEveryFlippedBitOfTheIdentityIsFound(t *testing.T) {
 	dir := t.TempDir()
-	if _, _, err := loadIdentity(dir, "", "n"); err != nil {
+	if _, err := loadIdentity(dir, "", "n", true); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "identity.json")
@@ -35,7 +35,7 @@ func TestEveryFlippedBitOfTheIdentityIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, _, _ := loadIdentity(dir, "", "n")
+	want, _ := loadIdentity(dir, "", "n", true)
 	for i := range len(good) * 8 {
 		bad := append([]byte(nil), good...)
 		bad[i/8] ^= 1 << (i % 8)
@@ -43,7 +43,7 @@ func TestEveryFlippedBitOfTheIdentityIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		// White space may change without harm; a value never may.
-		if got, _, err := loadIdentity(dir, "", "n"); err == nil && got != want {
+		if got, err := loadIdentity(dir, "", "n", true); err == nil && got != want {
 			t.Fatalf("bit %d: accepted %+v", i, got)
 		}
 	}
@@ -54,7 +54,7 @@ func TestDataWithoutIdentityIsRefused(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "journal"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := loadIdentity(dir, "", "n"); err == nil || !strings.Contains(err.Error(), "no identity.json") {
+	if _, err := loadIdentity(dir, "", "n", true); err == nil || !strings.Contains(err.Error(), "no identity.json") {
 		t.Fatal(err)
 	}
 }
@@ -67,7 +67,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "identity.json"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := loadIdentity(dir, "", "n"); err == nil || !strings.Contains(err.Error(), "run the newer version") {
+	if _, err := loadIdentity(dir, "", "n", true); err == nil || !strings.Contains(err.Error(), "run the newer version") {
 		t.Fatal(err)
 	}
 }

@@ -134,7 +134,7 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	node, err := broker.Open(ctx, broker.Config{
 		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Lone: true, GRPCListener: grpcListener,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
-		Logger: logger, Registerer: metrics,
+		Version: version, Logger: logger, Registerer: metrics,
 	})
 	if err != nil {
 		return err

@@ -198,7 +198,7 @@ func (b *Broker) settle(ctx context.Context, raftConfig raftfsm.Config) error {
 	}
 	if b.former != nil {
 		// Raft's first configuration is on disk; a crash from here on resumes.
-		if err := b.former.formed(b.identity.ClusterID); err != nil {
+		if err := errors.Join(b.former.formed(b.identity.ClusterID), b.former.tellGossip()); err != nil {
 			return err
 		}
 	}

@@ -36,14 +36,17 @@ type cli struct {
 	LogFormat  string `enum:"text,json" default:"text" help:"Form of the log on stderr: text or json."`
 	LogLevel   string `enum:"debug,info,warn,error" default:"info" help:"Least level logged: debug, info, warn or error."`
 
-	Dev     devCmd     `cmd:"" help:"Run a whole single node: a durable Kinesis endpoint on this machine."`
-	Gateway gatewayCmd `cmd:"" help:"Run a gateway: the Kinesis API in front of brokers."`
-	Put     putCmd     `cmd:"" help:"Put lines from stdin into a stream."`
-	Tail    tailCmd    `cmd:"" help:"Print a stream's records as they come."`
-	Bench   benchCmd   `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`
-	Cluster clusterCmd `cmd:"" help:"Operate a running broker."`
-	Log     logCmd     `cmd:"" help:"Look at the data directory of a stopped node."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Dev        devCmd        `cmd:"" help:"Run a whole single node: a durable Kinesis endpoint on this machine."`
+	Gateway    gatewayCmd    `cmd:"" help:"Run a gateway: the Kinesis API in front of brokers."`
+	Broker     brokerCmd     `cmd:"" help:"Run one storage node of a cluster."`
+	Playground playgroundCmd `cmd:"" help:"Run a whole cluster on this machine, to try out."`
+	Put        putCmd        `cmd:"" help:"Put lines from stdin into a stream."`
+	Tail       tailCmd       `cmd:"" help:"Print a stream's records as they come."`
+	Bench      benchCmd      `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`
+	Cluster    clusterCmd    `cmd:"" help:"Look after a cluster."`
+	Stream     streamCmd     `cmd:"" help:"List and describe streams, with the placement of their shards."`
+	Log        logCmd        `cmd:"" help:"Look at the data directory of a stopped node."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 const description = `A streaming broker that speaks the API of Amazon Kinesis Data Streams.
@@ -120,6 +123,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	case errors.As(err, &usage):
 		return failUsage(stderr, err, path)
+	case errors.Is(err, errSaid):
+		return exitFailure
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitOK // asked to stop
 	}

@@ -34,7 +34,13 @@ func TestUsageErrorsAreOneLineAndStatus2(t *testing.T) {
 		{[]string{"--log-level", "loud", "version"}, `--log-level must be one of`},
 		{[]string{"bench", "put", "--size", "3"}, `--size 3: want 30 to`},
 		{[]string{"bench", "put", "--rate", "fast"}, `--rate`},
-		{[]string{"cluster"}, `expected "recover"`},
+		{[]string{"cluster"}, `expected one of "status"`},
+		{[]string{"cluster", "status", "--interval", "0s"}, `--interval 0s`},
+		{[]string{"broker", "--join", "here"}, `--join here: want HOST:PORT`},
+		{[]string{"broker", "--bootstrap-expect=-1"}, `--bootstrap-expect -1`},
+		{[]string{"broker", "--data-dir", "no/such"}, `a new node needs --join`},
+		{[]string{"playground", "--nodes", "0"}, `--nodes 0: want 1 to`},
+		{[]string{"playground", "--base-port", "65530"}, `--base-port 65530`},
 	} {
 		status, stdout, stderr := runCLI(t, "", c.args...)
 		if status != exitUsage || stdout != "" || strings.Count(stderr, "\n") != 1 ||
@@ -46,7 +52,21 @@ func TestUsageErrorsAreOneLineAndStatus2(t *testing.T) {
 }
 
 func TestHelpTeachesAndEndsWithStatus0(t *testing.T) {
-	for _, args := range [][]string{{}, {"--help"}, {"put", "--help"}, {"tail", "--help"}, {"bench", "--help"}, {"cluster", "recover", "--help"}} {
+	for _, args := range [][]string{
+		{},
+		{"--help"},
+		{"put", "--help"},
+		{"tail", "--help"},
+		{"bench", "--help"},
+		{"cluster", "recover", "--help"},
+		{"cluster", "status", "--help"},
+		{"cluster", "members", "--help"},
+		{"stream", "list", "--help"},
+		{"stream", "describe", "--help"},
+		{"broker", "--help"},
+		{"gateway", "--help"},
+		{"playground", "--help"},
+	} {
 		status, stdout, stderr := runCLI(t, "", args...)
 		if status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage: shardstream") {
 			t.Errorf("%q: status %d, stdout %q, stderr %q", args, status, stdout, stderr)

@@ -21,11 +21,6 @@ import (
 	"shardstream/stream"
 )
 
-// clusterCmd is `shardstream cluster`, for operators.
-type clusterCmd struct {
-	Recover recoverCmd `cmd:"" help:"Give damaged records up for good, so that their shards serve the rest again."`
-}
-
 // recoverCmd is `shardstream cluster recover`: the only way to accept loss.
 type recoverCmd struct {
 	Broker  string        `default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Broker to ask, by its gRPC address (${default})."`

@@ -1,0 +1,10 @@
+package main
+
+import "syscall"
+
+// childAttributes gives a child a process group of its own, so that Ctrl-C
+// reaches only this process, which stops the children in order; and has the
+// kernel kill it when this process is killed.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

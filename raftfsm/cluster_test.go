@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,27 +17,147 @@ import (
 	"shardstream/stream"
 )
 
+// memNet is a network in one process, for bubbles of fake time.
+type memNet struct {
+	mu        sync.Mutex
+	listeners map[string]*memListener
+	moved     map[string]string // where servers are, by id
+	silent    map[string]bool   // what such an address sends gets lost, as does what is sent to it
+}
+
+func newMemNet() *memNet {
+	return &memNet{listeners: make(map[string]*memListener), moved: make(map[string]string), silent: make(map[string]bool)}
+}
+
+func (n *memNet) listen(addr string) *memListener {
+	l := &memListener{net: n, addr: addr, calls: make(chan net.Conn), closed: make(chan struct{})}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listeners[addr] = l
+	return l
+}
+
+func (n *memNet) silence(addr string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent[addr] = on
+}
+
+// dialer gives what a node at an address dials with.
+func (n *memNet) dialer(from string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, to string) (net.Conn, error) {
+		n.mu.Lock()
+		l, cut := n.listeners[to], n.silent[to] || n.silent[from]
+		n.mu.Unlock()
+		if cut {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		if l == nil {
+			return nil, syscall.ECONNREFUSED
+		}
+		mine, theirs := net.Pipe()
+		select {
+		case l.calls <- &memConn{theirs, n, to, from}:
+			return &memConn{mine, n, from, to}, nil
+		case <-l.closed:
+			return nil, syscall.ECONNREFUSED
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+type memListener struct {
+	net    *memNet
+	addr   string
+	calls  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *memListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.calls:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memListener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		l.net.mu.Lock()
+		defer l.net.mu.Unlock()
+		if l.net.listeners[l.addr] == l {
+			delete(l.net.listeners, l.addr)
+		}
+	})
+	return nil
+}
+
+func (l *memListener) Addr() net.Addr { return netAddr(l.addr) }
+
+type memConn struct {
+	net.Conn
+	net      *memNet
+	from, to string
+}
+
+func (c *memConn) Write(p []byte) (int, error) {
+	c.net.mu.Lock()
+	lost := c.net.silent[c.from] || c.net.silent[c.to]
+	c.net.mu.Unlock()
+	if lost {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
 // trio is three nodes in one process, in a bubble of fake time.
 type trio struct {
 	t      *testing.T
 	dir    string
+	net    *memNet
 	nodes  [3]*Node
-	trans  [3]*raft.InmemTransport
+	addrs  [3]string
 	config [3]Config
 }
 
-func startTrio(t *testing.T) *trio {
-	c := &trio{t: t, dir: t.TempDir()}
+// newTrio has three nodes that are yet to be opened; the founders are the
+// first so many.
+func newTrio(t *testing.T, founders int) *trio {
+	c := &trio{t: t, dir: t.TempDir(), net: newMemNet()}
 	for i := range c.nodes {
+		c.addrs[i] = fmt.Sprint("addr", i)
 		c.config[i] = Config{
 			Dir: filepath.Join(c.dir, fmt.Sprint(i)), NodeID: fmt.Sprint("n", i), DiskID: "0123456789abcdef",
-			Bootstrap: i == 0, OnFatal: func(err error) { t.Errorf("node %d: %v", i, err) },
+			OnFatal: func(err error) { t.Errorf("node %d: %v", i, err) },
 		}
+	}
+	for i := range founders {
+		for j := range founders {
+			c.config[i].Founders = append(c.config[i].Founders, c.server(j))
+		}
+	}
+	return c
+}
+
+func (c *trio) server(i int) Server {
+	id := string(c.config[i].serverID())
+	return Server{ID: id, NodeID: c.config[i].NodeID, Addr: c.addrs[i], Voter: true}
+}
+
+// startTrio has three voters, two of which the first one added.
+func startTrio(t *testing.T) *trio {
+	c := newTrio(t, 1)
+	for i := range c.nodes {
 		c.open(i)
 	}
 	lead := c.leader()
 	for i := 1; i < 3; i++ {
-		if err := lead.raft.AddVoter(c.config[i].serverID(), c.trans[i].LocalAddr(), 0, 0).Error(); err != nil {
+		if err := lead.AddServer(t.Context(), c.server(i).ID, c.addrs[i], true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -42,15 +165,16 @@ func startTrio(t *testing.T) *trio {
 }
 
 func (c *trio) open(i int) {
-	addr := raft.ServerAddress(fmt.Sprint("addr", i))
-	_, c.trans[i] = raft.NewInmemTransportWithTimeout(addr, 200*time.Millisecond)
-	for j, other := range c.trans {
-		if other != nil && j != i {
-			c.trans[i].Connect(other.LocalAddr(), other)
-			other.Connect(addr, c.trans[i])
-		}
+	c.config[i].Listener, c.config[i].Dial = c.net.listen(c.addrs[i]), c.net.dialer(c.addrs[i])
+	c.net.mu.Lock()
+	c.net.moved[c.server(i).ID] = c.addrs[i]
+	c.net.mu.Unlock()
+	c.config[i].AddressOf = func(id string) (string, bool) {
+		c.net.mu.Lock()
+		defer c.net.mu.Unlock()
+		addr, ok := c.net.moved[id]
+		return addr, ok
 	}
-	c.config[i].Transport = c.trans[i]
 	n, err := Open(c.config[i])
 	if err != nil {
 		c.t.Fatal(err)
@@ -59,16 +183,18 @@ func (c *trio) open(i int) {
 }
 
 func (c *trio) stop(i int) {
-	for j, other := range c.trans {
-		if j != i {
-			other.Disconnect(c.trans[i].LocalAddr())
-		}
-	}
-	c.trans[i].DisconnectAll()
 	if err := c.nodes[i].Close(); err != nil {
 		c.t.Error(err)
 	}
 	c.nodes[i] = nil
+}
+
+func (c *trio) stopAll() {
+	for i := range c.nodes {
+		if c.nodes[i] != nil {
+			c.stop(i)
+		}
+	}
 }
 
 // leader waits for a node that is ready to lead.
@@ -178,10 +304,18 @@ func TestClusterInstallsSnapshot(t *testing.T) {
 		mustPropose(t, lead, initCmd(nil))
 		away := (c.index(lead) + 1) % 3
 		c.stop(away)
-		var at uint64
-		for i := range trailingLogs + 100 {
-			at = mustPropose(t, lead, register(fmt.Sprint("b", i%50), "d")).GetIndex()
+		var wg sync.WaitGroup
+		for range 60 {
+			wg.Go(func() {
+				for range trailingLogs/60 + 2 {
+					if _, err := lead.Propose(t.Context(), activate(99)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
 		}
+		wg.Wait()
+		at := mustPropose(t, lead, register("b", "d")).GetIndex()
 		if err := lead.raft.Snapshot().Error(); err != nil {
 			t.Fatal(err)
 		}

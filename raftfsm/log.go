@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -27,6 +28,8 @@ func (s *sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	switch {
 	case level >= hclog.Error:
 		at = slog.LevelWarn
+	case level == hclog.Warn && strings.Contains(msg, "using fallback address"):
+		// Asked at each dial; the address from the raft log is good enough.
 	case level == hclog.Warn && !s.quiet:
 		at = slog.LevelInfo
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +25,24 @@ type Config struct {
 	NodeID string
 	DiskID string // UUID of the disk; its first 8 characters are part of the raft server's id (I18)
 
-	Bootstrap bool           // form a cluster of this node alone, if there is no raft state yet
-	LoneVoter bool           // this node is the only voter: elections can be immediate
-	Transport raft.Transport // nil: in memory, for a node without peers; closed by Close
+	// Bootstrap forms a cluster of this node alone, and Founders one of these
+	// voters, this node among them, if there is no raft state yet. With neither,
+	// a node without state waits until a leader adds it.
+	Bootstrap bool
+	Founders  []Server
+	// LoneVoter says that elections are part of each start, and no news.
+	LoneVoter bool
+
+	// Listener is where raft's peers call; closed by Close, and by Open if that
+	// fails. With nil the node has no peers.
+	Listener  net.Listener
+	Advertise string // host:port at which peers reach Listener; empty: its own address
+	// Dial connects to a peer; nil: TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// AddressOf tells where a server is now. It beats the address that it was
+	// added with, so that an address may change without a change of the
+	// members. It must answer at once. nil: nobody knows.
+	AddressOf func(serverID string) (addr string, ok bool)
 
 	Logger *slog.Logger // nil: none
 	// OnFatal is told, once, why the node cannot go on: a store that failed, or
@@ -57,6 +74,12 @@ func (c Config) Validate() error {
 	if c.OnFatal == nil {
 		errs = append(errs, errors.New("no OnFatal"))
 	}
+	if len(c.Founders) > 0 && len(c.DiskID) >= 8 && !slices.ContainsFunc(c.Founders, func(s Server) bool { return s.ID == string(c.serverID()) }) {
+		errs = append(errs, fmt.Errorf("this server, %s, is not one of its Founders", c.serverID()))
+	}
+	if len(c.Founders) > 1 && c.Listener == nil {
+		errs = append(errs, errors.New("no Listener, but other Founders"))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return stream.Errorf(stream.Invalid, "raftfsm.Open", "%w", err)
 	}
@@ -70,8 +93,6 @@ const (
 	notReady          = "raft leader is not ready yet"
 )
 
-// raftConfig sets the timers. With peers they stay at 1 s, since shorter ones
-// never settle when cores are starved. A lone voter has nobody to wait for.
 func (c Config) raftConfig(notify chan<- bool) *raft.Config {
 	r := raft.DefaultConfig()
 	r.LocalID = c.serverID()
@@ -79,20 +100,14 @@ func (c Config) raftConfig(notify chan<- bool) *raft.Config {
 	r.Logger = newHclog(c.Logger, c.LoneVoter)
 	r.TrailingLogs, r.SnapshotThreshold = trailingLogs, snapshotThreshold
 	r.SnapshotInterval = 30 * time.Second
+	r.HeartbeatTimeout, r.ElectionTimeout, r.LeaderLeaseTimeout = raftTimeout, raftTimeout, leaderLease
 	r.CommitTimeout = 20 * time.Millisecond
+	r.ShutdownOnRemove = false // a node that was removed may be added again
 	r.NoLegacyTelemetry = true
-	if c.LoneVoter {
-		r.HeartbeatTimeout, r.ElectionTimeout = 15*time.Millisecond, 15*time.Millisecond
-		r.LeaderLeaseTimeout = 15 * time.Millisecond
-	}
 	return r
 }
 
-// serverID names the node and its disk: a node whose disk was emptied is
-// another server, and cannot vote twice in one term (I18).
-func (c Config) serverID() raft.ServerID {
-	return raft.ServerID(c.NodeID + "/" + c.DiskID[:8])
-}
+func (c Config) serverID() raft.ServerID { return raft.ServerID(ServerID(c.NodeID, c.DiskID)) }
 
 // Node is a member of the metadata's raft cluster, with its copy of the state.
 type Node struct {
@@ -100,11 +115,14 @@ type Node struct {
 	fsm   *fsm
 	raft  *raft.Raft
 	store *store
+	layer *layer // nil without peers
 
 	failure   *failure
 	role      *latest[role]
 	reads     chan chan readResult // to readLoop
 	proposals chan struct{}        // one token per proposal under way
+	nudges    chan struct{}        // capacity 1, to nudgeLoop
+	suspects  chan struct{}        // capacity 1, to suspectLoop
 	closing   sync.Mutex           // orders start and the closing of done
 	done      chan struct{}        // closed when Close begins
 	stopped   chan struct{}        // closed when raft has ended
@@ -124,6 +142,11 @@ type role struct {
 // Open starts the node. It fails with Kind Corrupt if anything in the
 // directory does not match its checksum; nothing is changed then.
 func Open(cfg Config) (_ *Node, err error) {
+	defer func() {
+		if err != nil && cfg.Listener != nil {
+			_ = cfg.Listener.Close()
+		}
+	}()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -148,22 +171,34 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err := joinUp(logs, snaps); err != nil {
 		return nil, err
 	}
-	trans := cfg.Transport
-	if trans == nil {
+	var peers *layer
+	var trans raft.Transport
+	if cfg.Listener == nil {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(cfg.serverID()))
+	} else {
+		peers = newLayer(cfg)
+		network := newTransport(cfg, peers).(*raft.NetworkTransport)
+		trans = network
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, network.Close())
+			}
+		}()
 	}
 	notify := make(chan bool)
 	conf := cfg.raftConfig(notify)
-	if cfg.Bootstrap {
-		if err := bootstrap(conf, logs, snaps, trans); err != nil {
+	if members := cfg.founding(trans.LocalAddr()); len(members) > 0 {
+		if err := bootstrap(conf, logs, snaps, trans, members); err != nil {
 			return nil, err
 		}
 	}
 	n := &Node{
-		id: conf.LocalID, fsm: newFSM(f.tell), store: logs, failure: f,
+		id: conf.LocalID, fsm: newFSM(f.tell), store: logs, layer: peers, failure: f,
 		role:      newLatest(role{}),
 		reads:     make(chan chan readResult, 128),
 		proposals: make(chan struct{}, maxProposals),
+		nudges:    make(chan struct{}, 1),
+		suspects:  make(chan struct{}, 1),
 		done:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}
@@ -174,6 +209,12 @@ func Open(cfg Config) (_ *Node, err error) {
 	f.watch(n.raft)
 	n.wg.Go(func() { n.roleLoop(notify) })
 	n.start(n.readLoop)
+	n.start(n.nudgeLoop)
+	n.start(n.suspectLoop)
+	if peers != nil {
+		n.wg.Go(n.stallLoop)
+	}
+	n.electNow()
 	return n, nil
 }
 
@@ -250,9 +291,22 @@ func joinUp(logs *store, snaps *snapStore) error {
 	return nil
 }
 
+// founding gives the members of a cluster that is to be formed.
+func (c Config) founding(self raft.ServerAddress) []raft.Server {
+	if c.Bootstrap {
+		return []raft.Server{{ID: c.serverID(), Address: self}}
+	}
+	var members []raft.Server
+	for _, s := range c.Founders {
+		id := raft.ServerID(s.ID)
+		members = append(members, raft.Server{ID: id, Address: peerAddress(id, s.Addr)})
+	}
+	return members
+}
+
 // bootstrap forms the cluster if the node has no raft state, and finishes a
 // bootstrap that a crash cut short behind its first write, that of the term.
-func bootstrap(conf *raft.Config, logs *store, snaps *snapStore, trans raft.Transport) error {
+func bootstrap(conf *raft.Config, logs *store, snaps *snapStore, trans raft.Transport, members []raft.Server) error {
 	list, err := snaps.List()
 	if err != nil {
 		return err
@@ -273,9 +327,7 @@ func bootstrap(conf *raft.Config, logs *store, snaps *snapStore, trans raft.Tran
 			return err
 		}
 	}
-	return raft.BootstrapCluster(conf, logs, logs, snaps, trans, raft.Configuration{
-		Servers: []raft.Server{{ID: conf.LocalID, Address: trans.LocalAddr()}},
-	})
+	return raft.BootstrapCluster(conf, logs, logs, snaps, trans, raft.Configuration{Servers: members})
 }
 
 // State gives the node's copy of the metadata, which may be behind the leader's.
@@ -365,6 +417,7 @@ func (n *Node) becomeReady(generation uint64) {
 		r.ready = r.ready || r.leading && r.generation == generation
 		return r
 	})
+	n.noteOwnAddress()
 }
 
 // Propose has a command applied by the cluster and gives its result; a refusal
@@ -387,11 +440,7 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, e
 	case <-n.done:
 		return nil, errClosed(op)
 	}
-	wait := time.Duration(0)
-	if deadline, ok := ctx.Deadline(); ok {
-		// Raft takes 0 for no limit at all.
-		wait = max(time.Until(deadline), time.Nanosecond)
-	}
+	wait := timeLeft(ctx)
 	type answer struct {
 		result *pb.CommandResult
 		err    error
@@ -408,6 +457,9 @@ func (n *Node) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, e
 		switch r := future.Response().(type) {
 		case *pb.CommandResult:
 			answered <- answer{result: r}
+			if urgent(c) {
+				n.Nudge()
+			}
 		case error:
 			answered <- answer{err: stream.Errorf(stream.Internal, op, "%w", r)}
 		default:

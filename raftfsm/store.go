@@ -49,6 +49,7 @@ type store struct {
 	mark  *mark
 	path  string
 	fatal func(error)
+	calls underway
 
 	// writing is held over each write, so that the fields below don't move
 	// under it: raft compacts on another goroutine than it stores.
@@ -186,6 +187,7 @@ func (s *store) LastIndex() (uint64, error) {
 
 // GetLog reads and verifies an entry; raft.ErrLogNotFound outside the log.
 func (s *store) GetLog(index uint64, log *raft.Log) error {
+	defer s.calls.begin()()
 	s.mu.Lock()
 	first, last, err := s.first, s.last, s.err
 	s.mu.Unlock()
@@ -230,6 +232,7 @@ func (s *store) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{l
 // StoreLogs makes entries durable. Those from another node come sealed and are
 // verified; the node's own get their seal here.
 func (s *store) StoreLogs(logs []*raft.Log) error {
+	defer s.calls.begin()()
 	if len(logs) == 0 {
 		return nil
 	}
@@ -268,6 +271,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 
 // DeleteRange removes the entries from lo to hi, both included.
 func (s *store) DeleteRange(lo, hi uint64) error {
+	defer s.calls.begin()()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	first, last, err := s.bounds()
@@ -313,6 +317,7 @@ var stableKeys = [...]string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"}
 
 // Set makes a stable value durable.
 func (s *store) Set(key, val []byte) error {
+	defer s.calls.begin()()
 	slot := -1
 	for i, k := range stableKeys {
 		if k == string(key) {
@@ -339,6 +344,7 @@ func (s *store) Set(key, val []byte) error {
 
 // Get gives a stable value, nil if it was never set.
 func (s *store) Get(key []byte) ([]byte, error) {
+	defer s.calls.begin()()
 	if _, _, err := s.bounds(); err != nil {
 		return nil, err
 	}

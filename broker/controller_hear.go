@@ -132,6 +132,11 @@ func (c *controller) mayPropose(node string, cmd *pb.Command) error {
 		about = o.StopBroker.GetNodeId()
 	case *pb.Command_AcceptLoss: // an operator's, of a damage that the node has
 		return nil
+	case *pb.Command_InitCluster: // whichever founder comes first
+		if id := c.control.clusterID(); o.InitCluster.GetClusterId() != id {
+			return stream.Errorf(stream.Invalid, op, "this is cluster %s, not %s", id, o.InitCluster.GetClusterId())
+		}
+		return nil
 	default:
 		if fromAPI(cmd) {
 			return nil

@@ -136,12 +136,18 @@ func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, serve
 		return seatChange{}
 	}
 	var best raftfsm.Server
+	candidates := 0
 	for _, s := range others {
-		if k.has(s.NodeID, true, now) && (best.ID == "" || zones[byNode[s.NodeID].GetZone()] < zones[byNode[best.NodeID].GetZone()]) {
+		if !k.has(s.NodeID, true, now) {
+			continue
+		}
+		candidates++
+		if best.ID == "" || zones[byNode[s.NodeID].GetZone()] < zones[byNode[best.NodeID].GetZone()] {
 			best = s
 		}
 	}
-	if best.ID == "" {
+	// An odd number grows by two, one right after the other.
+	if candidates == 0 || candidates == 1 && dead == 0 && len(voters)%2 == 1 {
 		return seatChange{}
 	}
 	return seatChange{seatPromote, best, "there are too few voters that are well"}

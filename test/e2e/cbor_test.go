@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,15 +151,31 @@ func TestCBOR(t *testing.T) {
 		t.Errorf("arrival: tag %d of %x, want tag 1 of a whole number near %d", at.Number, []byte(at.Content), began)
 	}
 
-	// A time as input: well before the records, and far behind them.
+	// A time as input: well before the records, and just behind them. One that
+	// is still to come is refused, as by AWS.
+	if err := cbor.Unmarshal(got.Records[1].ApproximateArrivalTimestamp.Content, &millis); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if now := time.Now().UnixMilli(); now <= millis {
+			return fmt.Errorf("it is %d, not yet behind %d", now, millis)
+		}
+		return nil
+	})
 	for _, c := range []struct {
 		at   int64
 		want int
-	}{{began - 60_000, 2}, {time.Now().UnixMilli() + 60_000, 0}} {
+	}{{began - 60_000, 2}, {millis + 1, 0}} {
 		got := read(cborMember{"ShardIteratorType", "AT_TIMESTAMP"}, cborMember{"Timestamp", cborMillis(c.at)})
 		if len(got.Records) != c.want {
 			t.Errorf("%d records at %d ms from the puts, want %d", len(got.Records), c.at-began, c.want)
 		}
+	}
+	future := cborMillis(time.Now().UnixMilli() + 600_000)
+	if status, body := callCBOR(t, n.endpoint, "GetShardIterator", cborMap{
+		stream, {"ShardId", "shardId-000000000000"}, {"ShardIteratorType", "AT_TIMESTAMP"}, {"Timestamp", future},
+	}); status != http.StatusBadRequest || !strings.Contains(string(body), "InvalidArgumentException") {
+		t.Errorf("a time to come: status %d, %q, want 400 and InvalidArgumentException", status, body)
 	}
 
 	status, body := callCBOR(t, n.endpoint, "DescribeStream", cborMap{{"StreamName", "absent"}})

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -131,12 +132,13 @@ func filled(t *testing.T) (n *node, h *history.History) {
 	return n, h
 }
 
-// largest gives the largest file below the folder of the data directory.
-func largest(t *testing.T, n *node, folder string) string {
+// largest gives the largest file below the folder of the data directory whose
+// name begins with prefix.
+func largest(t *testing.T, n *node, folder, prefix string) string {
 	t.Helper()
 	best, size := "", int64(0)
 	err := filepath.WalkDir(filepath.Join(n.dir, folder), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || !strings.HasPrefix(d.Name(), prefix) {
 			return err
 		}
 		info, err := d.Info()
@@ -146,20 +148,23 @@ func largest(t *testing.T, n *node, folder string) string {
 		return err
 	})
 	if err != nil || best == "" {
-		t.Fatalf("no file below %s: %v", folder, err)
+		t.Fatalf("no file %s* below %s: %v", prefix, folder, err)
 	}
 	return best
 }
 
-// flip changes one bit of what stands at that part (0 to 1) of the file's
-// bytes that are not zero.
-func flip(t *testing.T, path string, part float64) {
+// flip changes one bit of the file, in the data of the record that begins with
+// value: not in the padding between records, which holds nothing to lose.
+func flip(t *testing.T, path, value string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := int(float64(len(bytes.TrimRight(text, "\x00"))) * part)
+	at := bytes.Index(text, []byte(value))
+	if at < 0 {
+		t.Fatalf("%s does not hold the record %s", path, value)
+	}
 	text[at] ^= 0x10
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
@@ -195,8 +200,8 @@ func TestFlippedBitInSegment(t *testing.T) {
 	if out, stderr, status := shardstream(t, nil, "log", "verify", n.dir); status != 0 {
 		t.Fatalf("log verify of a sound directory: status %d: %s%s", status, out, stderr)
 	}
-	segment := largest(t, n, "shards")
-	flip(t, segment, 0.5)
+	segment := largest(t, n, "shards", "")
+	flip(t, segment, "k-30-7-")
 	out, stderr, status := shardstream(t, nil, "log", "verify", n.dir)
 	if status != 1 || !strings.Contains(out, filepath.Base(segment)) || !strings.Contains(out, "shardId-000000000000") {
 		t.Errorf("log verify: status %d: %s%s; want 1 and the file", status, out, stderr)
@@ -281,7 +286,7 @@ func TestFlippedBitInJournal(t *testing.T) {
 		}
 	}
 	n.kill(t)
-	flip(t, largest(t, n, "journal"), 0.5)
+	flip(t, largest(t, n, "journal", "J-"), "k-20-7-")
 	if out, stderr, status := shardstream(t, nil, "log", "verify", n.dir); status != 1 || !strings.Contains(out, "journal") {
 		t.Errorf("log verify: status %d: %s%s; want 1 and the journal", status, out, stderr)
 	}
@@ -314,14 +319,25 @@ func TestFlippedBitInRaft(t *testing.T) {
 	if status := n.stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("SIGTERM: status %d", status)
 	}
-	store := largest(t, n, "raft")
-	sound, err := os.ReadFile(store)
+	raft := filepath.Join(n.dir, "raft")
+	sound := t.TempDir()
+	if err := os.CopyFS(sound, os.DirFS(raft)); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() { // all of it: a start writes to the files beside the store too
+		if err := errors.Join(os.RemoveAll(raft), os.CopyFS(raft, os.DirFS(sound))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := largest(t, n, "raft", "")
+	text, err := os.ReadFile(store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	refused := 0
-	for at := bytes.Index(sound, []byte("two")); at >= 0; {
-		changed := slices.Clone(sound)
+	for at := bytes.Index(text, []byte("two")); at >= 0; {
+		restore()
+		changed := slices.Clone(text)
 		changed[at] ^= 0x01
 		if err := os.WriteFile(store, changed, 0o600); err != nil {
 			t.Fatal(err)
@@ -340,7 +356,7 @@ func TestFlippedBitInRaft(t *testing.T) {
 			}
 			n.kill(t)
 		}
-		next := bytes.Index(sound[at+1:], []byte("two"))
+		next := bytes.Index(text[at+1:], []byte("two"))
 		if next < 0 {
 			break
 		}
@@ -349,9 +365,7 @@ func TestFlippedBitInRaft(t *testing.T) {
 	if refused == 0 {
 		t.Error("no flipped bit was noticed")
 	}
-	if err := os.WriteFile(store, sound, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	restore()
 	n.restart(t)
 	out, err := client(n.endpoint).ListStreams(t.Context(), &kinesis.ListStreamsInput{})
 	if err != nil || !slices.Equal(out.StreamNames, []string{"one", "two"}) {

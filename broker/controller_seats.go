@@ -90,11 +90,14 @@ func seatsFor(brokers int) int {
 // that is about to register; once the node is well, it can only be the former.
 func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, servers []raftfsm.Server) seatChange {
 	byNode := make(map[string]*pb.Broker, len(brokers))
-	counted := 0
+	counted := make(map[string]bool)
+	for _, s := range servers {
+		counted[s.NodeID] = true // founders vote before they have registered
+	}
 	for _, b := range brokers {
 		byNode[b.NodeId] = b
 		if b.State != pb.BrokerState_BROKER_STATE_GONE {
-			counted++
+			counted[b.NodeId] = true
 		}
 	}
 	servers = slices.SortedFunc(slices.Values(servers), func(a, b raftfsm.Server) int { return cmp.Compare(a.ID, b.ID) })
@@ -128,7 +131,7 @@ func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, serve
 			zones[byNode[v.NodeID].GetZone()]++
 		}
 	}
-	seats := seatsFor(counted)
+	seats := seatsFor(len(counted))
 	if len(voters) > seats {
 		return k.oneTooMany(now, self, voters, byNode, zones)
 	}

@@ -94,6 +94,20 @@ func TestVotersGrowWithTheCluster(t *testing.T) {
 	}
 }
 
+func TestFoundersVoteBeforeTheyHaveRegistered(t *testing.T) {
+	w := newSeatWorld()
+	for _, n := range []string{"a1", "b1", "c1"} {
+		w.add(n, true)
+	}
+	for _, n := range []string{"b1", "c1"} {
+		delete(w.brokers, n)
+		delete(w.well, n)
+	}
+	if got := w.run(time.Minute); len(got) != 0 {
+		t.Fatal(got)
+	}
+}
+
 func TestVotersAreSpreadOverZones(t *testing.T) {
 	w := newSeatWorld()
 	w.add("a1", true)

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 )
 
 // endpointFlags say which Kinesis put and tail talk to.
@@ -32,6 +33,9 @@ func (f endpointFlags) client(ctx context.Context) (*kinesis.Client, error) {
 	own := f.Endpoint != "aws"
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(f.Region),
+		// What goes wrong comes back as an error; the SDK's own warnings, as of
+		// a connection that it could not use again, are noise on stderr.
+		config.WithLogger(logging.Nop{}),
 		config.WithRetryer(func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) {
 				o.MaxAttempts = 0 // until the context ends

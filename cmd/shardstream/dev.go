@@ -27,20 +27,20 @@ import (
 
 // devCmd is `shardstream dev`: a broker and a gateway in one process.
 type devCmd struct {
-	Listen    string   `default:"127.0.0.1:4567" placeholder:"HOST:PORT" help:"Where the Kinesis API is served: HTTP/1.1 and HTTP/2 (h2c), JSON and CBOR. Port 0 takes a free one."`
-	DataDir   string   `default:"./shardstream-data" placeholder:"DIR" help:"Where the data is kept. Made if absent; started again on it, everything is there."`
+	Listen    string   `default:"127.0.0.1:4567" placeholder:"HOST:PORT" help:"Where the Kinesis API is served: HTTP/1.1 and HTTP/2 (h2c), JSON and CBOR. Port 0 takes a free one (${default})."`
+	DataDir   string   `default:"./shardstream-data" placeholder:"DIR" help:"Where the data is kept. Made if absent; started again on it, everything is there (${default})."`
 	Ephemeral bool     `help:"Keep the data in a temporary directory, removed at exit."`
 	Stream    []string `placeholder:"NAME[:SHARDS]" help:"Create this stream at start unless it exists; 1 shard if no number is given. Repeatable."`
 
 	TLS        bool   `name:"tls" help:"Serve HTTPS (HTTP/1.1 and h2) with a self-signed certificate, kept in DIR/tls for clients to trust."`
 	HTTPListen string `name:"http-listen" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
-	GRPCListen string `name:"grpc-listen" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Where 'shardstream cluster' commands reach this node. If the default port is taken, a free one is used and printed."`
+	GRPCListen string `name:"grpc-listen" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Where 'shardstream cluster' commands reach this node. If the default port is taken, a free one is used and printed (${default})."`
 	NodeID     string `placeholder:"NAME" help:"Name of this node in a new data directory (default: the hostname)."`
 
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING and DELETING, as clients meet it on AWS (where it takes several seconds). 0 is as fast as the disk."`
-	JournalBudget   int64         `default:"268435456" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
-	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory."`
-	DiskReserve     int64         `default:"268435456" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on."`
+	JournalBudget   int64         `default:"268435456" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start (${default}: 256 MiB)."`
+	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory (${default}: 64 MiB)."`
+	DiskReserve     int64         `default:"268435456" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on (${default}: 256 MiB)."`
 	ScrubInterval   time.Duration `default:"168h" help:"How often all stored records are read and verified. The first pass begins at the start."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long a put is retried inside before its client gets a retryable error."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long requests in flight may take at a stop."`

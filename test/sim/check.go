@@ -156,9 +156,6 @@ func (w *world) heal() {
 		}
 		w.commit(&pb.Command{Op: &pb.Command_UnfenceBroker{UnfenceBroker: &pb.UnfenceBroker{NodeId: string(n.id), Incarnation: n.incarnation}}})
 	}
-	if w.tooMuchLost() {
-		return
-	}
 	wrong := ""
 	for round := range 400 {
 		w.clock += 200 * time.Millisecond
@@ -221,17 +218,6 @@ func (w *world) settle() {
 			}
 		}
 	}
-}
-
-// tooMuchLost reports whether so many disks were lost that a shard may stay
-// offline: no electable member of its in-sync set is left.
-func (w *world) tooMuchLost() bool {
-	for _, sh := range w.state().Shards(w.streamID) {
-		if sh.Leader == 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // healed says what is not well yet, "" if everything is.

@@ -276,10 +276,10 @@ func (w *world) expire() {
 }
 
 // loseDisk empties the disk of a node that is down. Any one disk may be lost at
-// any time (I1); another one only when each shard has an in-sync member elsewhere.
+// any time, and the next when all in-sync sets are whole again (I1).
 func (w *world) loseDisk() {
 	n := w.anyNode()
-	if n.up || w.losses >= w.Losses || w.losses > 0 && !w.spare(n) {
+	if n.up || w.losses >= w.Losses || !w.whole() {
 		return
 	}
 	w.losses++
@@ -287,17 +287,16 @@ func (w *world) loseDisk() {
 	n.loseDisk()
 }
 
-// spare reports whether each shard has an in-sync member on another disk.
-func (w *world) spare(n *node) bool {
+// whole reports whether every in-sync replica is on its disk, so that one of
+// the disks may be lost.
+func (w *world) whole() bool {
 	for _, sh := range w.state().Shards(w.streamID) {
-		another := false
 		for _, rep := range sh.Replicas {
 			m := w.nodeOf(stream.NodeID(rep.NodeId))
 			key := stream.ReplicaKey{Shard: shardID(sh.StreamId, sh.Number), Replica: stream.ReplicaID(rep.Id)}
-			another = another || m != n && slices.Contains(sh.InSync, rep.Id) && rep.State == pb.ReplicaState_REPLICA_STATE_CREATED && m.disk.durable[key] != nil
-		}
-		if !another {
-			return false
+			if slices.Contains(sh.InSync, rep.Id) && (rep.State != pb.ReplicaState_REPLICA_STATE_CREATED || m.disk.durable[key] == nil) {
+				return false
+			}
 		}
 	}
 	return true

@@ -82,6 +82,8 @@ var mutants = []mutant{
 	{"epoch-not-persisted", "an epoch is durable before the first message in it (I6)", []edit{
 		{replicaFile, "epoch: log.Epoch()}", "epoch: log.EpochOf(log.End())}"},
 		{"test/sim/disk.go", "if epoch < l.mem.epoch {", "if false {"},
+		// A registration's new epoch would hide it.
+		{"raftfsm/apply_broker.go", "\t\td.vacate(d.at(at), b.GetNodeId())\n", "\t\tif gone {\n\t\t\td.vacate(d.at(at), b.GetNodeId())\n\t\t}\n"},
 	}, 0},
 	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []edit{
 		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n"},

@@ -165,6 +165,12 @@ func (c *controller) probe(ctx context.Context, p probe) {
 	c.kick()
 }
 
+// probeAgain is how long after a connection that broke the next is tried.
+const probeAgain = 10 * time.Millisecond
+
+// call finds out within probeTimeout whether a process listens and answers. A
+// process that is being killed may lose its connections before its listener: so
+// a connection that breaks says nothing, and the next is tried.
 func (c *controller) call(ctx context.Context, node string) probeOutcome {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -172,6 +178,16 @@ func (c *controller) call(ctx context.Context, node string) probeOutcome {
 	if address == "" {
 		return probeSilent
 	}
+	for {
+		outcome := c.callOnce(ctx, address)
+		if outcome != probeSilent || ctx.Err() != nil {
+			return outcome
+		}
+		pause(ctx, probeAgain)
+	}
+}
+
+func (c *controller) callOnce(ctx context.Context, address string) probeOutcome {
 	raw, err := c.control.conns.dial(ctx, address)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return probeRefused

@@ -158,7 +158,7 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Zone: c.Zone,
 		GossipBind: c.GossipListen, Advertise: c.Advertise, Join: c.Join, BootstrapExpect: c.BootstrapExpect,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
-		Logger: logger,
+		Version: readBuildInfo().short(), Logger: logger,
 	}
 	for _, j := range c.Join {
 		if host, port, err := net.SplitHostPort(j); err != nil || host == "" || port == "" {

@@ -108,7 +108,7 @@ func TestClusterStatusSaysWhatIsWrong(t *testing.T) {
 	dead := v.meta.brokers[0].GrpcAddress
 	// The first one named is down, so the next one is asked.
 	code, out, errs := runCLI(t, "", "cluster", "status", "--broker", dead+","+fakes["node-3"].address)
-	for _, want := range []string{"NOT HEALTHY", "the metadata has no majority", "do      start 1 of: node-1, node-2", "connection refused"} {
+	for _, want := range []string{"NOT HEALTHY", "the metadata has no majority", "do      start 1 of: node-1, node-2", "does not answer: dial tcp " + dead + ": connect: connection refused"} {
 		if code != exitFailure || errs != "" || !strings.Contains(out, want) {
 			t.Errorf("status %d, stderr %q, want %q in:\n%s", code, errs, want, out)
 		}

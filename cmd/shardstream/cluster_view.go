@@ -199,7 +199,7 @@ func reasonOf(err error) string {
 		return "no answer in time"
 	}
 	text := s.Message()
-	for _, mark := range []string{"error while dialing: ", "transport: "} {
+	for _, mark := range []string{"transport: ", "rror while dialing: "} {
 		if _, rest, found := strings.Cut(text, mark); found {
 			text = rest
 		}

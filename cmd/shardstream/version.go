@@ -43,6 +43,14 @@ func readBuildInfo() buildInfo {
 	return b
 }
 
+// short gives the version in a word.
+func (b buildInfo) short() string {
+	if b.Commit == "" {
+		return b.Version
+	}
+	return b.Version + "-" + b.Commit[:min(7, len(b.Commit))]
+}
+
 func (c *versionCmd) Run(e *env) error {
 	b := readBuildInfo()
 	if c.JSON {

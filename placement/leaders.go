@@ -59,10 +59,7 @@ func PreferredLeaders(shards []Shard) []Move {
 		a.leaders = append(a.leaders, able[0])
 		a.brokers[able[0]].Leaders++
 	}
-	for b := range a.brokers {
-		for a.relieve(b) {
-		}
-	}
+	a.even()
 	var moves []Move
 	for i, sh := range movable {
 		to := a.brokers[a.leaders[i]].Node

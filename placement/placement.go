@@ -42,10 +42,7 @@ func Assign(shards, rf int, brokers []Broker) [][]stream.NodeID {
 		a.picks = append(a.picks, a.pick(rf))
 	}
 	a.choose()
-	for h := range a.brokers {
-		for a.relieve(h) {
-		}
-	}
+	a.even()
 	for i := range placed {
 		placed[i] = a.order(i)
 	}
@@ -56,6 +53,7 @@ type assigner struct {
 	brokers []Broker     // by node; their counts grow
 	picks   [][]int      // by shard: positions of its brokers
 	leaders []int        // by shard: position of its leader
+	led     [][]int      // by broker: the shards that it leads
 	behind  map[pair]int // how many shards of a leader have this broker next in line
 }
 
@@ -101,39 +99,67 @@ func (a *assigner) choose() {
 	}
 }
 
+// even relieves brokers until no chain leads to one that has two fewer. Each
+// step lowers the sum of the squares of their counts, so it ends.
+func (a *assigner) even() {
+	a.led = make([][]int, len(a.brokers))
+	for shard, leader := range a.leaders {
+		a.led[leader] = append(a.led[leader], shard)
+	}
+	for again := true; again; {
+		again = false
+		for from := range a.brokers {
+			for a.relieve(from) {
+				again = true
+			}
+		}
+	}
+}
+
 // relieve takes a leadership from a broker and gives it, along a chain of
 // shards that have replicas in common, to the nearest that has two fewer. It is
 // false if there is none.
 func (a *assigner) relieve(from int) bool {
-	led := make([][]int, len(a.brokers)) // shards by leader
-	for shard, leader := range a.leaders {
-		led[leader] = append(led[leader], shard)
+	enough := a.brokers[from].Leaders - 2
+	if !slices.ContainsFunc(a.brokers, func(b Broker) bool { return b.Leaders <= enough }) {
+		return false
 	}
-	type step struct{ broker, shard, prev int } // took over shard from the broker of path[prev]
 	path := []step{{from, -1, -1}}
 	seen := make([]bool, len(a.brokers))
 	seen[from] = true
 	for i := 0; i < len(path); i++ {
-		for _, shard := range led[path[i].broker] {
+		for _, shard := range a.led[path[i].broker] {
 			for _, next := range a.picks[shard] {
 				if seen[next] {
 					continue
 				}
 				seen[next] = true
 				path = append(path, step{next, shard, i})
-				if a.brokers[next].Leaders > a.brokers[from].Leaders-2 {
-					continue
+				if a.brokers[next].Leaders <= enough {
+					a.follow(path)
+					return true
 				}
-				for at := len(path) - 1; at > 0; at = path[at].prev {
-					a.leaders[path[at].shard] = path[at].broker
-				}
-				a.brokers[from].Leaders--
-				a.brokers[next].Leaders++
-				return true
 			}
 		}
 	}
 	return false
+}
+
+// step of a chain: the broker took over the shard from that of path[prev].
+type step struct{ broker, shard, prev int }
+
+// follow hands over along the chain that the last step of the path ends.
+func (a *assigner) follow(path []step) {
+	last := len(path) - 1
+	a.brokers[path[0].broker].Leaders--
+	a.brokers[path[last].broker].Leaders++
+	for at := last; at > 0; at = path[at].prev {
+		shard, to, from := path[at].shard, path[at].broker, path[path[at].prev].broker
+		a.leaders[shard] = to
+		i := slices.Index(a.led[from], shard)
+		a.led[from] = slices.Delete(a.led[from], i, i+1)
+		a.led[to] = append(a.led[to], shard)
+	}
 }
 
 // order gives a shard's nodes: its leader and behind it the one that is

@@ -408,11 +408,9 @@ func (n *Node) roleLoop(notify <-chan bool) {
 // becomeReady waits until the state holds all that was committed before this
 // leadership.
 func (n *Node) becomeReady(generation uint64) {
-	barrier := n.raft.Barrier(0)
-	if err := n.await(barrier); err != nil {
+	if n.barrier() != nil {
 		return // the leadership is over, or the node
 	}
-	n.fsm.reached(barrier.(raft.IndexFuture).Index())
 	n.role.update(func(r role) role {
 		r.ready = r.ready || r.leading && r.generation == generation
 		return r

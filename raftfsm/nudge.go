@@ -1,6 +1,8 @@
 package raftfsm
 
 import (
+	"github.com/hashicorp/raft"
+
 	pb "shardstream/proto/shardstream/v1"
 )
 
@@ -35,7 +37,19 @@ func (n *Node) nudgeLoop() {
 			return
 		}
 		if r, _ := n.role.load(); r.leading && !n.alone() {
-			_ = n.await(n.raft.Barrier(0)) // who lost the leadership has nothing to tell
+			_ = n.barrier() // who lost the leadership has nothing to tell
 		}
 	}
+}
+
+// barrier waits until everything before it is in the state. Raft does not tell
+// the FSM of its entry, which changes no metadata; without noting it, readers
+// would wait for an index that the state never gets.
+func (n *Node) barrier() error {
+	b := n.raft.Barrier(0)
+	if err := n.await(b); err != nil {
+		return err
+	}
+	n.fsm.reached(b.(raft.IndexFuture).Index())
+	return nil
 }

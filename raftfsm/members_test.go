@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,14 +304,20 @@ func TestFollowersAreNudged(t *testing.T) {
 	})
 }
 
-// hung is a store that does not answer until it is released.
+// hung is a store that can be made to answer no write until it is released.
 type hung struct {
 	boltStore
-	release chan struct{}
+	mu      sync.Mutex
+	release chan struct{} // nil: it answers
 }
 
 func (h *hung) StoreLogs(logs []*raft.Log) error {
-	<-h.release
+	h.mu.Lock()
+	release := h.release
+	h.mu.Unlock()
+	if release != nil {
+		<-release
+	}
 	return h.boltStore.StoreLogs(logs)
 }
 
@@ -319,15 +326,20 @@ func (h *hung) StoreLogs(logs []*raft.Log) error {
 func TestLeaderWithHungDiskIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTrio(t, 3)
+		var disks [3]*hung
 		for i := range c.nodes {
+			c.config[i].wrapStore = func(b boltStore) boltStore {
+				disks[i] = &hung{boltStore: b}
+				return disks[i]
+			}
 			c.open(i)
 		}
 		lead := c.leader()
 		mustPropose(t, lead, initCmd(nil))
-		h := &hung{boltStore: lead.store.bolt, release: make(chan struct{})}
-		lead.store.writing.Lock()
-		lead.store.bolt = h
-		lead.store.writing.Unlock()
+		h, release := disks[c.index(lead)], make(chan struct{})
+		h.mu.Lock()
+		h.release = release
+		h.mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		if _, err := lead.Propose(ctx, register("x", "d")); stream.KindOf(err) != stream.Timeout {
@@ -341,7 +353,7 @@ func TestLeaderWithHungDiskIsReplaced(t *testing.T) {
 		if lead.StoreStalled() < stallLimit {
 			t.Errorf("replaced after a stall of %v only", lead.StoreStalled())
 		}
-		close(h.release)
+		close(release)
 		at := mustPropose(t, next, register("z", "d")).GetIndex()
 		c.reach(lead, at)
 		if lead.IsLeader() || lead.StoreStalled() != 0 || !next.IsLeader() {

@@ -50,6 +50,8 @@ type Config struct {
 	// does not know. The process must end. It is called on one of raft's own
 	// goroutines and must not wait for the node.
 	OnFatal func(error)
+
+	wrapStore func(boltStore) boltStore // for tests of bad disks; nil: none
 }
 
 func (c Config) withDefaults() Config {
@@ -168,6 +170,9 @@ func Open(cfg Config) (_ *Node, err error) {
 			err = errors.Join(err, logs.Close())
 		}
 	}()
+	if cfg.wrapStore != nil {
+		logs.bolt = cfg.wrapStore(logs.bolt)
+	}
 	if err := joinUp(logs, snaps); err != nil {
 		return nil, err
 	}

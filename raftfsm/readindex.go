@@ -89,7 +89,7 @@ func (n *Node) verifiedIndex() (uint64, error) {
 		}
 		select {
 		case <-changed:
-		case <-n.stopped:
+		case <-n.done:
 			return 0, errClosed(op)
 		}
 	}

@@ -231,6 +231,9 @@ func (n *Node) transfer() error {
 	defer limit.Stop()
 	select {
 	case err := <-answered:
+		if errors.Is(err, raft.ErrNotLeader) {
+			return nil // lost already
+		}
 		return err
 	case <-n.stopped:
 		return raft.ErrRaftShutdown

@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"test":                                 {},
 	"test/history":                         {},
 	"test/e2e":                             {},
+	"test/cluster":                         {},
 }
 
 // generated packages carry the comments that their generator gives them.

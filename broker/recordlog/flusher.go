@@ -10,15 +10,11 @@ import (
 	"time"
 )
 
-// flushTick is how often the flusher looks at the disk's free space and at
-// what nobody has kicked it for.
-const flushTick = time.Second
-
 // runFlusher writes behind: it spills tails, forgets cached batches, deletes
 // trimmed segments and makes checkpoints. All of that is one goroutine's work,
 // for whatever number of replicas.
 func (l *Log) runFlusher(stop <-chan struct{}) {
-	tick := time.NewTicker(flushTick)
+	tick := time.NewTicker(l.cfg.flushTick)
 	defer tick.Stop()
 	for {
 		select {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func small(fs FS) Config {
 	return Config{
 		Dir: "/data", FS: fs, JournalBudget: 512 << 10, JournalFileSize: 64 << 10, SegmentSize: 64 << 10,
-		TailCache: 64 << 10, MaxOpenFiles: 4, DiskReserve: -1, spillAt: 8 << 10,
+		TailCache: 64 << 10, MaxOpenFiles: 4, DiskReserve: -1, spillAt: 8 << 10, flushTick: 20 * time.Millisecond,
 	}
 }
 

@@ -58,6 +58,7 @@ type Config struct {
 	inFlight     int64         // bytes of appends that are not durable yet
 	admitWait    time.Duration // that an append waits for them to become fewer
 	idleFrame    time.Duration // after which an empty frame covers the last one
+	flushTick    time.Duration // between two looks at the disk's free space
 	spillAt      int64         // bytes of a replica's tail that are worth a write
 	mutantNoSync bool          // tests only: show that the tests notice a missing fdatasync
 }
@@ -102,6 +103,7 @@ func (c Config) withDefaults() Config {
 	c.inFlight = cmp.Or(c.inFlight, 64<<20)
 	c.admitWait = cmp.Or(c.admitWait, time.Second)
 	c.idleFrame = cmp.Or(c.idleFrame, 20*time.Millisecond)
+	c.flushTick = cmp.Or(c.flushTick, time.Second)
 	c.spillAt = cmp.Or(c.spillAt, 1<<20)
 	return c
 }

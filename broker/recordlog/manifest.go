@@ -121,12 +121,16 @@ func (m *manifest) encode() []byte {
 	for i := range m.replicas {
 		e.putReplica(&m.replicas[i])
 	}
-	le := binary.LittleEndian
-	le.PutUint32(e.b[0:], manifestMagic)
-	le.PutUint32(e.b[4:], formatVersion)
-	le.PutUint64(e.b[8:], uint64(len(e.b)))
-	le.PutUint32(e.b[16:], manifestSum(e.b))
+	putManifestHeader(e.b)
 	return e.b
+}
+
+func putManifestHeader(b []byte) {
+	le := binary.LittleEndian
+	le.PutUint32(b[0:], manifestMagic)
+	le.PutUint32(b[4:], formatVersion)
+	le.PutUint64(b[8:], uint64(len(b)))
+	le.PutUint32(b[16:], manifestSum(b))
 }
 
 func manifestSum(b []byte) uint32 {

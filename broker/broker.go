@@ -243,7 +243,7 @@ func (b *Broker) addresses() (grpcAddress, raftAddress, gossipAddress string) {
 func (b *Broker) takeUpShards(ctx, running context.Context, incarnation uint64) error {
 	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, b.logger)
 	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, b.logger)
-	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, b.logger)
+	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, b.cfg.CatchUpRate, b.logger)
 	b.push.peers, b.push.records = b.env.peers, b.records
 	b.data.host = b.host
 	b.cluster.meta, b.cluster.control, b.cluster.host = b.meta, b.control, b.host

@@ -51,6 +51,7 @@ type Config struct {
 	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
 	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
 	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB
+	CatchUpRate   int64         // bytes per second at which replicas that are behind are caught up; default 64 MiB
 	ScrubInterval time.Duration // how often all segments are read and verified; 0 is never
 
 	Version    string // of the program, for people
@@ -77,6 +78,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.DiskReserve == 0 {
 		c.DiskReserve = 512 << 20
+	}
+	if c.CatchUpRate == 0 {
+		c.CatchUpRate = 64 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

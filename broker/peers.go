@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"shardstream/broker/replica"
@@ -18,6 +19,8 @@ import (
 const (
 	// pushFrame is about how many bytes of batches go into one frame.
 	pushFrame = 1 << 20
+	// catchUpBurst is how much catch-up may be sent at once.
+	catchUpBurst = 4 << 20
 	// pingEvery is how often an idle stream asks for a sign of life; the
 	// answers to all before it come first.
 	pingEvery = 100 * time.Millisecond
@@ -42,6 +45,7 @@ type peers struct {
 	elapsed     func() time.Duration
 	logger      *slog.Logger
 	ctx         context.Context
+	catchUp     *rate.Limiter // bytes per second of all catch-up from this node
 
 	running sync.WaitGroup
 
@@ -65,10 +69,11 @@ type peer struct {
 	known   bool               // a broker of the metadata; its streams are kept up
 }
 
-func newPeers(ctx context.Context, self stream.NodeID, clusterID string, incarnation uint64, h *host, dial dialer, elapsed func() time.Duration, logger *slog.Logger) *peers {
+func newPeers(ctx context.Context, self stream.NodeID, clusterID string, incarnation uint64, h *host, dial dialer, elapsed func() time.Duration, catchUpRate int64, logger *slog.Logger) *peers {
 	return &peers{
 		self: self, clusterID: clusterID, incarnation: incarnation, host: h, dial: dial, elapsed: elapsed, logger: logger, ctx: ctx,
-		byNode: make(map[stream.NodeID]*peer),
+		catchUp: rate.NewLimiter(rate.Limit(catchUpRate), catchUpBurst),
+		byNode:  make(map[stream.NodeID]*peer),
 	}
 }
 
@@ -239,6 +244,12 @@ func (p *peers) push(ctx context.Context, q *peer, lane replica.Lane, out grpc.B
 			}
 			if err := out.Send(f); err != nil {
 				return err // Recv tells the reason
+			}
+			if lane == replica.CatchUp {
+				// A batch may be larger than the frame was to be.
+				if err := p.catchUp.WaitN(ctx, min(pushFrame-budget, catchUpBurst)); err != nil {
+					return err
+				}
 			}
 			f = &pb.PushFrame{}
 		}

@@ -48,6 +48,7 @@ type brokerCmd struct {
 	JournalBudget   int64         `default:"2147483648" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory."`
 	DiskReserve     int64         `default:"536870912" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on."`
+	CatchUpRate     int64         `default:"67108864" placeholder:"BYTES" help:"Bytes per second that this node sends to replicas that are behind, in all."`
 	ScrubInterval   time.Duration `default:"168h" help:"How often all stored records are read and verified. The first pass begins at the start."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long handing over and requests in flight may take at a stop."`
 }
@@ -158,6 +159,7 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Zone: c.Zone,
 		GossipBind: c.GossipListen, Advertise: c.Advertise, Join: c.Join, BootstrapExpect: c.BootstrapExpect,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
+		CatchUpRate: c.CatchUpRate,
 		Version: readBuildInfo().short(), Logger: logger,
 	}
 	for _, j := range c.Join {

@@ -384,6 +384,11 @@ func (n *Node) roleLoop(notify <-chan bool) {
 		_, id := n.raft.LeaderWithID()
 		return id != "" && id != n.id
 	}
+	// A leader that has spoken before the observer was there is not observed.
+	n.role.update(func(r role) role {
+		r.known = known()
+		return r
+	})
 	for {
 		select {
 		case leading := <-notify:

@@ -334,6 +334,7 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 		}
 		return
 	}
+	p.drop = append(p.drop, superseded(state, shard, h.onDisk(id))...)
 	mine := replicaOn(shard, h.node)
 	if mine == nil {
 		p.resign = append(p.resign, id)
@@ -378,6 +379,29 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 		return
 	}
 	p.host = append(p.host, hosting{key, viewOf(state, shard)})
+}
+
+// superseded gives those of a shard's copies on this disk that the metadata has
+// taken from the shard, by a command that named them: their ids were given out
+// and stand in it no more (I16). They are kept while the shard is not whole, as
+// they may be what an operator can still recover it from.
+func superseded(state *raftfsm.State, shard *pb.Shard, onDisk []stream.ReplicaKey) (gone []stream.ReplicaKey) {
+	if shard.Leader == 0 || len(shard.InSync) < int(shard.MinInSync) {
+		return nil
+	}
+	listed := make(map[uint64]bool, len(shard.Replicas))
+	for _, r := range shard.Replicas {
+		listed[r.Id] = true
+		if slices.Contains(shard.InSync, r.Id) && r.State != pb.ReplicaState_REPLICA_STATE_CREATED {
+			return nil
+		}
+	}
+	for _, key := range onDisk {
+		if id := uint64(key.Replica); !listed[id] && id < state.Cluster().GetNextReplicaId() {
+			gone = append(gone, key)
+		}
+	}
+	return gone
 }
 
 // viewOf gives what a replica needs to know of its shard. A replica whose disk

@@ -207,7 +207,7 @@ func (s *controllerService) lead(ctx context.Context, cfg controllerConfig) {
 	former := ""
 	for ctx.Err() == nil {
 		if !s.control.meta.IsLeader() {
-			if leader, _ := s.control.meta.Leader(); leader != "" {
+			if leader, _ := s.control.meta.Leader(); leader != "" && leader != s.control.node {
 				former = leader
 			}
 			pause(ctx, tickEvery)

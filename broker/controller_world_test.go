@@ -26,6 +26,7 @@ type fakeRaft struct {
 	state   *raftfsm.State
 	changed chan struct{}
 	leader  string
+	ready   time.Time // when the leader's state holds all that was committed before
 	term    uint64
 	// before, if set, may fail a proposal before or after it is applied.
 	before, after func(node string, c *pb.Command) error
@@ -36,11 +37,15 @@ func newFakeRaft() *fakeRaft {
 	return &fakeRaft{state: raftfsm.NewState(), changed: make(chan struct{})}
 }
 
+// becomesReady is how long a new leader is known before it is ready.
+const becomesReady = 30 * time.Millisecond
+
 func (r *fakeRaft) appoint(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.leader = node
 	r.term++
+	r.ready = time.Now().Add(becomesReady)
 }
 
 func (r *fakeRaft) apply(c *pb.Command) *pb.CommandResult {
@@ -85,7 +90,11 @@ func (m *fakeMeta) Leader() (node, address string) {
 	return m.raft.leader, ""
 }
 
-func (m *fakeMeta) IsLeader() bool { leader, _ := m.Leader(); return leader == m.node }
+func (m *fakeMeta) IsLeader() bool {
+	m.raft.mu.Lock()
+	defer m.raft.mu.Unlock()
+	return m.raft.leader == m.node && !time.Now().Before(m.raft.ready)
+}
 
 func (m *fakeMeta) Status() raftfsm.Status {
 	m.raft.mu.Lock()

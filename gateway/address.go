@@ -78,7 +78,7 @@ func (c *call) locate(name, arn *string) (*metadata, *streamView, *kinesis.Error
 
 // linearizable gives metadata that shows everything committed before the call.
 func (c *call) linearizable() (*metadata, *kinesis.Error) {
-	m, err := c.g.linearizable(c.ctx)
+	m, err := c.g.linearizable(c.ctx())
 	if err != nil {
 		return nil, c.fail(err, subject{})
 	}
@@ -92,7 +92,7 @@ func (c *call) cached() (*metadata, *kinesis.Error) {
 	if m.cluster != nil {
 		return m, nil
 	}
-	m, err := c.g.meta.await(c.ctx, func(m *metadata) bool { return m.cluster != nil })
+	m, err := c.g.meta.await(c.ctx(), func(m *metadata) bool { return m.cluster != nil })
 	if err != nil {
 		return nil, c.fail(err, subject{})
 	}

@@ -72,35 +72,46 @@ func (g *Gateway) releaseBody(b *body) {
 	b.held = 0
 }
 
+// bodyReader is where a body comes from.
+type bodyReader interface {
+	io.Reader
+	SetReadDeadline(time.Time) error
+}
+
+// httpBody is the body of a request of net/http.
+type httpBody struct {
+	io.Reader
+	*http.ResponseController
+}
+
 // readBody reads the whole body into a pooled buffer. The body must be released
 // in any case. Errors: errBodyTooLarge, errSlowBody, Kind Throttled when the
 // budget is used up, or that of the connection.
-func (g *Gateway) readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, b *body) error {
+func (g *Gateway) readBody(ctx context.Context, r bodyReader, length int64, b *body) error {
 	limit := g.cfg.MaxBody
-	if r.ContentLength > int64(limit) {
+	if length > int64(limit) {
 		return errBodyTooLarge
 	}
-	if r.ContentLength == 0 || r.Body == http.NoBody {
+	if length == 0 {
 		return nil
 	}
 	want := limit
-	if r.ContentLength > 0 {
-		want = int(r.ContentLength)
+	if length > 0 {
+		want = int(length)
 	} else {
 		want = min(limit, bufferSizes[0])
 	}
 	pace := g.newPace()
-	rc := http.NewResponseController(w)
 	if err := g.growBody(ctx, b, min(want, firstRead)); err != nil {
 		return err
 	}
 	var err error
-	for r.ContentLength < 0 || len(b.bytes) < int(r.ContentLength) {
+	for length < 0 || len(b.bytes) < int(length) {
 		if len(b.bytes) == cap(b.bytes) {
 			if len(b.bytes) >= limit {
 				// Full to the brim: it fits only if nothing follows.
 				var one [1]byte
-				n, e := io.ReadFull(r.Body, one[:])
+				n, e := io.ReadFull(r, one[:])
 				if n > 0 {
 					err = errBodyTooLarge
 				} else if e != io.EOF {
@@ -109,7 +120,7 @@ func (g *Gateway) readBody(ctx context.Context, w http.ResponseWriter, r *http.R
 				break
 			}
 			next := min(limit, 4*cap(b.bytes))
-			if r.ContentLength > 0 {
+			if length > 0 {
 				next = max(want, cap(b.bytes)+1)
 			}
 			if err = g.growBody(ctx, b, next); err != nil {
@@ -118,11 +129,11 @@ func (g *Gateway) readBody(ctx context.Context, w http.ResponseWriter, r *http.R
 		}
 		// The deadline follows the progress, so that a long body may take
 		// long and a trickle may not. Not every writer has deadlines.
-		_ = rc.SetReadDeadline(pace.deadline(len(b.bytes)))
+		_ = r.SetReadDeadline(pace.deadline(len(b.bytes)))
 		room := b.bytes[len(b.bytes):min(cap(b.bytes), len(b.bytes)+256<<10)]
-		n, e := r.Body.Read(room)
+		n, e := r.Read(room)
 		b.bytes = b.bytes[:len(b.bytes)+n]
-		if e == io.EOF && int64(len(b.bytes)) >= r.ContentLength {
+		if e == io.EOF && int64(len(b.bytes)) >= length {
 			break
 		}
 		if e != nil {
@@ -138,9 +149,20 @@ func (g *Gateway) readBody(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	if err == nil {
 		// The server's own read for a closed connection must not run into it.
-		_ = rc.SetReadDeadline(time.Time{})
+		_ = r.SetReadDeadline(time.Time{})
 	}
 	return err
+}
+
+// acquire takes n bytes of the budget, and waits for them within ctx and
+// RequestTimeout. ctx is only asked for when there is something to wait for.
+func (g *Gateway) acquire(ctx func() context.Context, n int64) error {
+	if g.budget.tryAcquire(n) {
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx(), g.cfg.RequestTimeout)
+	defer cancel()
+	return g.budget.acquire(waiting, n)
 }
 
 // growBody makes room for n bytes in all.
@@ -150,7 +172,7 @@ func (g *Gateway) growBody(ctx context.Context, b *body, n int) error {
 	if need > g.budget.size {
 		need = g.budget.size
 	}
-	if err := g.budget.acquire(ctx, need-b.held); err != nil {
+	if err := g.acquire(func() context.Context { return ctx }, need-b.held); err != nil {
 		putBuffer(larger)
 		return err
 	}

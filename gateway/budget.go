@@ -27,6 +27,17 @@ type budgetWaiter struct {
 
 func newBudget(size int64) *budget { return &budget{size: size} }
 
+// tryAcquire takes n bytes if they are to be had at once.
+func (b *budget) tryAcquire(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.waiters.Len() > 0 || b.mu.used+n > b.size {
+		return false
+	}
+	b.mu.used += n
+	return true
+}
+
 // acquire takes n bytes, which must not be more than the whole. It fails with
 // Kind Throttled when ctx ends first.
 func (b *budget) acquire(ctx context.Context, n int64) error {

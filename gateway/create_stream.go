@@ -36,7 +36,7 @@ func createStream(c *call, in *kinesis.CreateStreamInput) (*empty, *kinesis.Erro
 	if len(in.Tags) > maxTags {
 		return nil, kinesis.TooManyTags(name, account)
 	}
-	r, err := c.g.propose(c.ctx, &pb.Command{Op: &pb.Command_CreateStream{CreateStream: command}})
+	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_CreateStream{CreateStream: command}})
 	if err != nil {
 		return nil, c.fail(err, subject{name: name, account: account})
 	}
@@ -45,7 +45,7 @@ func createStream(c *call, in *kinesis.CreateStreamInput) (*empty, *kinesis.Erro
 		if r.Limit == uint64(limits.GetOnDemandStreams()) && r.Current+uint64(count) <= uint64(limits.GetShards()) {
 			return nil, kinesis.TooManyOnDemand(account, int(r.Limit))
 		}
-		return nil, kinesis.ShardLimitExceeded(account, c.region, int(r.Current), int(r.Limit), count)
+		return nil, kinesis.ShardLimitExceeded(account, c.region(), int(r.Current), int(r.Limit), count)
 	}
 	return nil, c.refused(r, subject{name: name, account: account})
 }

@@ -16,7 +16,7 @@ func deleteStream(c *call, in *kinesis.DeleteStreamInput) (*empty, *kinesis.Erro
 	if failure != nil {
 		return nil, failure
 	}
-	r, err := c.g.propose(c.ctx, &pb.Command{Op: &pb.Command_DeleteStream{DeleteStream: &pb.DeleteStream{
+	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_DeleteStream{DeleteStream: &pb.DeleteStream{
 		Name: v.Name, StreamId: v.Id, TransitionAfterMs: c.transitionEnd(),
 	}}})
 	if err != nil {

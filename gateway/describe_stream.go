@@ -42,7 +42,7 @@ func describeStream(c *call, in *kinesis.DescribeStreamInput) (*kinesis.Describe
 		shards = append(shards, shardShape(s))
 	}
 	return &kinesis.DescribeStreamOutput{StreamDescription: &kinesis.StreamDescription{
-		StreamName: v.Name, StreamARN: v.arn(c.region, m.cluster.AccountId), StreamStatus: statusName(v.Status),
+		StreamName: v.Name, StreamARN: v.arn(c.region(), m.cluster.AccountId), StreamStatus: statusName(v.Status),
 		StreamModeDetails: modeDetails(v.Mode), Shards: shards, HasMoreShards: more,
 		RetentionPeriodHours: int32(v.RetentionHours), StreamCreationTimestamp: kinesis.Timestamp(v.CreatedMs),
 		EnhancedMonitoring: noMonitoring(), EncryptionType: new(kinesis.EncryptionTypeNone),
@@ -55,7 +55,7 @@ func describeStreamSummary(c *call, in *kinesis.DescribeStreamSummaryInput) (*ki
 		return nil, failure
 	}
 	return &kinesis.DescribeStreamSummaryOutput{StreamDescriptionSummary: &kinesis.StreamDescriptionSummary{
-		StreamName: v.Name, StreamARN: v.arn(c.region, m.cluster.AccountId), StreamStatus: statusName(v.Status),
+		StreamName: v.Name, StreamARN: v.arn(c.region(), m.cluster.AccountId), StreamStatus: statusName(v.Status),
 		StreamModeDetails: modeDetails(v.Mode), RetentionPeriodHours: int32(v.RetentionHours),
 		StreamCreationTimestamp: kinesis.Timestamp(v.CreatedMs), EnhancedMonitoring: noMonitoring(),
 		EncryptionType: new(kinesis.EncryptionTypeNone), OpenShardCount: int32(v.openShards()), ConsumerCount: new(int32(0)),

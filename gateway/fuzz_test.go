@@ -18,7 +18,7 @@ func fuzzCall(f *testing.F) (*call, *metadata) {
 	if err := e.g.Ready(f.Context()); err != nil {
 		f.Fatal(err)
 	}
-	return &call{g: e.g, ctx: f.Context()}, e.g.meta.load()
+	return &call{g: e.g, parent: f.Context()}, e.g.meta.load()
 }
 
 // FuzzIteratorText: only what was sealed opens, and whatever else comes as an
@@ -139,7 +139,7 @@ func FuzzReadBody(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, "/", readers[int(how)%len(readers)](bytes.NewReader(content)))
 		r.ContentLength = length
 		var b body
-		err := g.readBody(t.Context(), httptest.NewRecorder(), r, &b)
+		err := g.readBody(t.Context(), httpBody{r.Body, http.NewResponseController(httptest.NewRecorder())}, r.ContentLength, &b)
 		switch {
 		case length > int64(cfg.MaxBody), len(content) > cfg.MaxBody:
 			if !errors.Is(err, errBodyTooLarge) {

@@ -143,6 +143,7 @@ type Gateway struct {
 
 	watching watching
 	inflight inflight
+	quick    quickSet
 
 	stopping atomic.Bool
 	stop     context.CancelFunc // ends the watch and the index reader
@@ -155,7 +156,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight)}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight), quick: newQuickSet()}
 	m, err := newMetrics(cfg.Registerer, g.budget)
 	if err != nil {
 		return nil, &stream.Error{Kind: stream.Invalid, Op: "gateway.New", Err: err}
@@ -181,7 +182,8 @@ func (g *Gateway) Ready(ctx context.Context) error {
 // ctx ends, and then ends everything that the gateway has started.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.stopping.Store(true)
-	err := g.server.Shutdown(ctx)
+	g.quick.shutdown()
+	err := errors.Join(g.server.Shutdown(ctx), g.quick.wait(ctx))
 	if err != nil {
 		g.server.Close()
 	}

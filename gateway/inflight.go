@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"shardstream/stream"
 )
@@ -22,36 +23,45 @@ type inflightCall struct {
 	node   string
 	stream uint64
 	shards []uint32
-	cancel context.CancelCauseFunc
+	cancel context.CancelFunc
+	moved  atomic.Bool // given up
 }
 
 var errMoved = stream.Errorf(stream.NotLeader, "gateway.leader", "given up: the shard has another leader")
 
 // begin notes a call that is routed by m. The context that it gives ends when the
 // metadata shows that the node leads one of the shards no more. end must be
-// called with it after the call.
-func (g *Gateway) begin(ctx context.Context, m *metadata, c *inflightCall) context.Context {
-	ctx, c.cancel = context.WithCancelCause(ctx)
-	g.inflight.mu.Lock()
-	g.inflight.calls[c] = struct{}{}
-	g.inflight.mu.Unlock()
+// called after the call.
+func (c *call) begin(m *metadata, n *inflightCall) context.Context {
+	ctx, cancel := context.WithDeadline(c.parent, c.deadline)
+	n.cancel = cancel
+	f := &c.g.inflight
+	f.mu.Lock()
+	f.calls[n] = struct{}{}
+	f.mu.Unlock()
 	// What changed before it was noted.
-	if now := g.meta.load(); now != m && !c.isRouted(now) {
-		c.cancel(errMoved)
+	if now := c.g.meta.load(); now != m && !n.isRouted(now) {
+		n.giveUp()
 	}
 	return ctx
 }
 
 // end forgets a call, and gives its error as the caller should see it.
-func (g *Gateway) end(ctx context.Context, c *inflightCall, err error) error {
-	if err != nil && context.Cause(ctx) == errMoved {
-		err = errMoved
+func (c *call) end(n *inflightCall, err error) error {
+	f := &c.g.inflight
+	f.mu.Lock()
+	delete(f.calls, n)
+	f.mu.Unlock()
+	n.cancel()
+	if err != nil && n.moved.Load() {
+		return errMoved
 	}
-	g.inflight.mu.Lock()
-	delete(g.inflight.calls, c)
-	g.inflight.mu.Unlock()
-	c.cancel(nil)
 	return err
+}
+
+func (n *inflightCall) giveUp() {
+	n.moved.Store(true)
+	n.cancel()
 }
 
 // moved gives up the calls that m sends elsewhere.
@@ -60,7 +70,7 @@ func (f *inflight) moved(m *metadata) {
 	defer f.mu.Unlock()
 	for c := range f.calls {
 		if !c.isRouted(m) {
-			c.cancel(errMoved)
+			c.giveUp()
 		}
 	}
 }

@@ -66,10 +66,10 @@ func (p *patience) wait(m *metadata, why stream.Kind) bool {
 	case <-m.next:
 		p.pause = 0 // another leader, perhaps: begin anew
 	case <-timer.C:
-	case <-p.c.ctx.Done():
+	case <-p.c.ctx().Done():
 		return false
 	}
-	return p.c.ctx.Err() == nil
+	return p.c.ctx().Err() == nil
 }
 
 // client gives the client of a node.
@@ -114,9 +114,9 @@ func (c *call) onceAtLeader(m *metadata, id stream.ShardID, f func(context.Conte
 		return err
 	}
 	note := &inflightCall{node: node, stream: v.Id, shards: []uint32{s.Number}}
-	ctx := c.g.begin(c.ctx, m, note)
+	ctx := c.begin(m, note)
 	kind, detail, err := f(ctx, data)
-	if err = c.g.end(ctx, note, err); err != nil {
+	if err = c.end(note, err); err != nil {
 		return err
 	}
 	if kind != pb.ErrorKind_ERROR_KIND_NONE {

@@ -44,7 +44,7 @@ func listStreams(c *call, in *kinesis.ListStreamsInput) (*kinesis.ListStreamsOut
 	for _, name := range names {
 		v := m.byName[name]
 		out.StreamSummaries = append(out.StreamSummaries, kinesis.StreamSummary{
-			StreamName: name, StreamARN: v.arn(c.region, m.cluster.AccountId), StreamStatus: statusName(v.Status),
+			StreamName: name, StreamARN: v.arn(c.region(), m.cluster.AccountId), StreamStatus: statusName(v.Status),
 			StreamModeDetails: modeDetails(v.Mode), StreamCreationTimestamp: new(kinesis.Timestamp(v.CreatedMs)),
 		})
 	}

@@ -49,8 +49,16 @@ type metrics struct {
 	watchBreaks prometheus.Counter
 	connections prometheus.Gauge
 
+	ok map[string]okMetrics // by operation; set once
+
 	mu      sync.Mutex
 	streams map[string]*streamMetrics // guarded by mu
+}
+
+// okMetrics are those that nearly every request counts, resolved once.
+type okMetrics struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
 }
 
 // streamMetrics are the metrics of one stream, resolved once.
@@ -81,6 +89,10 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		watchBreaks: prometheus.NewCounter(prometheus.CounterOpts(descWatchBreaks)),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts(descConnections)),
 		streams:     make(map[string]*streamMetrics),
+	}
+	m.ok = make(map[string]okMetrics, len(served))
+	for op := range served {
+		m.ok[string(op)] = okMetrics{m.requests.WithLabelValues(string(op), "ok"), m.seconds.WithLabelValues(string(op))}
 	}
 	m.all = []prometheus.Collector{
 		m.requests, m.seconds, m.inRecords, m.inBytes, m.outRecords, m.outBytes, m.age,
@@ -144,6 +156,11 @@ func (m *metrics) forgetStreams(before, after map[string]*streamView) {
 
 // observe counts an answer.
 func (m *metrics) observe(operation, code string, started time.Time) {
+	if ok, there := m.ok[operation]; there && code == "ok" {
+		ok.requests.Inc()
+		ok.seconds.Observe(time.Since(started).Seconds())
+		return
+	}
 	m.requests.WithLabelValues(operation, code).Inc()
 	m.seconds.WithLabelValues(operation).Observe(time.Since(started).Seconds())
 	if code == kinesis.CodeProvisionedThroughputExceeded {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -39,21 +40,41 @@ const (
 	coralUnknown       = `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`
 )
 
+// headers are the header fields of a request, by their canonical names.
+type headers interface{ Get(name string) string }
+
 // call is one call of an operation.
 type call struct {
-	g      *Gateway
-	ctx    context.Context
-	op     kinesis.Op
-	format kinesis.Format
-	body   []byte
-	header http.Header
-	id     [16]byte // request id; puts carry it to the brokers
-	region string   // of the credential scope
+	g        *Gateway
+	parent   context.Context
+	deadline time.Time
+	op       kinesis.Op
+	format   kinesis.Format
+	body     []byte
+	header   headers
+	query    string   // of the URL, as sent
+	id       [16]byte // request id; puts carry it to the brokers
+
+	// waiting is the context of the call's waits, nil until there is one: most
+	// puts wait for nothing but their Append.
+	waiting context.Context
+	cancel  context.CancelFunc
 
 	out []byte // the answer's body; starts empty, may be replaced
 	// held is what the answer takes of the budget.
 	held int64
 }
+
+// ctx gives the context that ends with the call's time.
+func (c *call) ctx() context.Context {
+	if c.waiting == nil {
+		c.waiting, c.cancel = context.WithDeadline(c.parent, c.deadline)
+	}
+	return c.waiting
+}
+
+// region gives the region that the client works in.
+func (c *call) region() string { return regionOf(c.header, c.query) }
 
 // reply is an answer as HTTP has it.
 type reply struct {
@@ -86,29 +107,26 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 
 	var b body
 	defer g.releaseBody(&b)
-	waitCtx, cancelWait := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
-	err := g.readBody(waitCtx, w, r, &b)
-	cancelWait()
-	if err != nil {
+	if err := g.readBody(r.Context(), httpBody{r.Body, http.NewResponseController(w)}, r.ContentLength, &b); err != nil {
 		g.refuseBody(w, r, err, started)
 		return
 	}
-
-	t := parseTarget(r.Header.Get("X-Amz-Target"))
-	format, answer := sortOut(r.Header.Get("Content-Type"), t, b.bytes)
-	if answer.status != 0 {
-		g.finish(w, r, answer)
-		g.metrics.observe(t.label(), "BadRequest", started)
-		return
-	}
-
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
-	defer cancel()
-	c := &call{
-		g: g, ctx: ctx, op: t.op, format: format, body: b.bytes, header: r.Header,
-		id: id, region: regionOf(r), out: getBuffer(0),
-	}
+	c := &call{g: g, parent: r.Context(), body: b.bytes, header: r.Header, query: r.URL.RawQuery, id: id}
 	defer c.release()
+	g.finish(w, r, c.serve(started))
+}
+
+// serve judges and runs a call whose body is here. The answer is the call's, and
+// must be written before its release.
+func (c *call) serve(started time.Time) reply {
+	t := parseTarget(c.header.Get("X-Amz-Target"))
+	format, answer := sortOut(c.header.Get("Content-Type"), t, c.body)
+	if answer.status != 0 {
+		c.g.metrics.observe(t.label(), "BadRequest", started)
+		return answer
+	}
+	c.op, c.format, c.out = t.op, format, getBuffer(0)
+	c.deadline = time.Now().Add(c.g.cfg.RequestTimeout)
 	failure := c.run()
 	code := "ok"
 	answer = reply{status: http.StatusOK, contentType: format.ContentType()}
@@ -119,8 +137,8 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.body = c.out
 	// Seen before it is written: a slow reader is not a slow operation.
-	g.metrics.observe(string(t.op), code, started)
-	g.finish(w, r, answer)
+	c.g.metrics.observe(string(t.op), code, started)
+	return answer
 }
 
 // run runs the operation. A panic in it is a fault of this one request.
@@ -137,6 +155,9 @@ func (c *call) run() (failure *kinesis.Error) {
 func (c *call) requestID() string { return formatID(c.id) }
 
 func (c *call) release() {
+	if c.cancel != nil {
+		c.cancel()
+	}
 	putBuffer(c.out)
 	c.out = nil
 	c.g.budget.release(c.held)
@@ -151,7 +172,7 @@ func (c *call) reserve(n int) *kinesis.Error {
 	}
 	b := getBuffer(n)
 	need := min(int64(cap(b)), c.g.budget.size)
-	if err := c.g.budget.acquire(c.ctx, need); err != nil {
+	if err := c.g.acquire(c.ctx, need); err != nil {
 		putBuffer(b)
 		return c.fail(err, subject{})
 	}
@@ -311,12 +332,13 @@ func isSigned(r *http.Request) bool {
 
 // regionOf gives the region of a request's credential scope,
 // KEY/DATE/REGION/SERVICE/aws4_request.
-func regionOf(r *http.Request) string {
-	_, scope, ok := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+func regionOf(h headers, query string) string {
+	_, scope, ok := strings.Cut(h.Get("Authorization"), "Credential=")
 	if ok {
 		scope, _, _ = strings.Cut(scope, ",")
-	} else if r.URL.RawQuery != "" {
-		scope = r.URL.Query().Get("X-Amz-Credential")
+	} else if query != "" {
+		values, _ := url.ParseQuery(query) // what can be read of it
+		scope = values.Get("X-Amz-Credential")
 	}
 	parts := strings.SplitN(strings.TrimSpace(scope), "/", 4)
 	if len(parts) < 4 || !isRegion(parts[2]) {
@@ -348,7 +370,9 @@ func newRequestID() (id [16]byte) {
 }
 
 // formatID gives an id in the form 8-4-4-4-12.
-func formatID(id [16]byte) string {
+func formatID(id [16]byte) string { return string(appendID(nil, id)) }
+
+func appendID(dst []byte, id [16]byte) []byte {
 	var s [36]byte
 	hex.Encode(s[0:8], id[0:4])
 	hex.Encode(s[9:13], id[4:6])
@@ -356,7 +380,7 @@ func formatID(id [16]byte) string {
 	hex.Encode(s[19:23], id[8:10])
 	hex.Encode(s[24:], id[10:])
 	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
-	return string(s[:])
+	return append(dst, s[:]...)
 }
 
 // parseID reads an id in the form 8-4-4-4-12, any case.
@@ -373,12 +397,17 @@ func parseID(s string) (id [16]byte, ok bool) {
 
 // setIDs sets the two ids that every answer carries, in AWS's spelling.
 func setIDs(h http.Header, id [16]byte) {
+	h["x-amzn-RequestId"] = []string{formatID(id)}
+	h["x-amz-id-2"] = []string{string(appendExtendedID(nil))}
+}
+
+// appendExtendedID appends a new x-amz-id-2.
+func appendExtendedID(dst []byte) []byte {
 	var extended [72]byte
 	for i := 0; i < len(extended); i += 8 {
 		binary.LittleEndian.PutUint64(extended[i:], rand.Uint64())
 	}
-	h["x-amzn-RequestId"] = []string{formatID(id)}
-	h["x-amz-id-2"] = []string{base64.StdEncoding.EncodeToString(extended[:])}
+	return base64.StdEncoding.AppendEncode(dst, extended[:])
 }
 
 func setCORS(h http.Header, r *http.Request) {

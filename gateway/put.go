@@ -316,9 +316,9 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 		note.shards[n] = g.shard.Number
 		g.batch = nil // the broker's from here on
 	}
-	ctx := c.g.begin(c.ctx, m, note)
+	ctx := c.begin(m, note)
 	response, err := data.Append(ctx, request)
-	err = c.g.end(ctx, note, err)
+	err = c.end(note, err)
 	if err == nil && len(response.Results) != len(groups) {
 		err = stream.Errorf(stream.Internal, "gateway.append", "%d results for %d batches", len(response.Results), len(groups))
 	}

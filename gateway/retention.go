@@ -31,7 +31,7 @@ func (c *call) setRetention(name, arn *string, hours int32, increase bool) *kine
 	if failure := checkRetention(v.Name, hours, int32(v.RetentionHours), increase); failure != nil {
 		return failure
 	}
-	r, err := c.g.propose(c.ctx, &pb.Command{Op: &pb.Command_SetRetention{SetRetention: &pb.SetRetention{
+	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_SetRetention{SetRetention: &pb.SetRetention{
 		StreamId: v.Id, Hours: uint32(hours), Increase: increase,
 	}}})
 	if err != nil {

@@ -58,7 +58,7 @@ func (g *Gateway) Serve(l net.Listener, config *tls.Config) error {
 		}
 		l = tlsListener{l, config}
 	}
-	if err := g.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := g.server.Serve(quickListener{l, g}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -91,7 +91,7 @@ func (c *call) addTags(name, arn *string, tags map[string]string) *kinesis.Error
 	if failure := checkTags(tags, v.Name, account); failure != nil {
 		return failure
 	}
-	r, err := c.g.propose(c.ctx, &pb.Command{Op: &pb.Command_AddTags{AddTags: &pb.AddTags{
+	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_AddTags{AddTags: &pb.AddTags{
 		StreamId: v.Id, Tags: tags, Limit: maxTags,
 	}}})
 	if err != nil {
@@ -118,7 +118,7 @@ func (c *call) removeTags(name, arn *string, keys []string) *kinesis.Error {
 	case tagIllegal:
 		return kinesis.IllegalTagsRemoved(v.Name, account)
 	}
-	r, err := c.g.propose(c.ctx, &pb.Command{Op: &pb.Command_RemoveTags{RemoveTags: &pb.RemoveTags{StreamId: v.Id, Keys: keys}}})
+	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_RemoveTags{RemoveTags: &pb.RemoveTags{StreamId: v.Id, Keys: keys}}})
 	if err != nil {
 		return c.fail(err, subject{name: v.Name, account: account})
 	}

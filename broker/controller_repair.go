@@ -1,52 +1,45 @@
 package broker
 
 import (
-	"cmp"
-
+	"shardstream/placement"
 	pb "shardstream/proto/shardstream/v1"
+	"shardstream/stream"
 )
 
 // repair gives shards with too few lasting replicas new ones: at most one each
 // in a plan, and on each node no more than it can take at a time.
 func (p *planner) repair() {
+	if len(p.wanting) == 0 {
+		return
+	}
+	var shards []placement.Shard
+	byID := make(map[stream.ShardID]*pb.Shard, len(p.wanting))
 	for _, shard := range p.wanting {
-		if node := p.placeFor(shard); node != "" {
-			p.adding[node]++
-			p.replicas[node]++
-			p.places = append(p.places, &pb.ReplicaPlace{StreamId: shard.StreamId, Shard: shard.Number, Version: shard.Version, NodeId: node})
+		s := placement.Shard{ID: idOf(shard), Factor: int(shard.ReplicationFactor)}
+		for _, r := range shard.Replicas {
+			lost := !p.lasting(r)
+			if !formed(shard) {
+				lost = lost || p.brokers[r.NodeId].GetState() == pb.BrokerState_BROKER_STATE_FENCED
+			}
+			s.Replicas = append(s.Replicas, placement.Replica{Node: stream.NodeID(r.NodeId), Lost: lost})
 		}
+		shards = append(shards, s)
+		byID[s.ID] = shard
+	}
+	var brokers []placement.Broker
+	underway := make(map[stream.NodeID]int)
+	for _, b := range p.state.Brokers() {
+		if node := stream.NodeID(b.NodeId); b.State == pb.BrokerState_BROKER_STATE_LIVE && p.view.health[b.NodeId] == (health{}) {
+			brokers = append(brokers, placement.Broker{Node: node, Zone: b.Zone, Replicas: p.replicas[b.NodeId]})
+			underway[node] = p.adding[b.NodeId]
+		}
+	}
+	for _, place := range placement.Repair(shards, brokers, underway, placement.Limits{Total: itemsPerCommand, PerBroker: addsPerNode}) {
+		shard := byID[place.Shard]
+		p.places = append(p.places, &pb.ReplicaPlace{StreamId: shard.StreamId, Shard: shard.Number, Version: shard.Version, NodeId: string(place.Node)})
 	}
 }
 
-// placeFor chooses the broker of a shard's next replica: in a zone with as few
-// of its lasting replicas as possible, then the one that has least. It gives ""
-// while those that it could choose have enough to do: another zone would be for
-// ever, waiting is not.
-func (p *planner) placeFor(shard *pb.Shard) string {
-	taken := make(map[string]bool, len(shard.Replicas))
-	zones := make(map[string]int)
-	for _, r := range shard.Replicas {
-		if r.State != pb.ReplicaState_REPLICA_STATE_LOST {
-			taken[r.NodeId] = true
-		}
-		if p.lasting(r) {
-			zones[p.brokers[r.NodeId].GetZone()]++
-		}
-	}
-	var best *pb.Broker
-	for _, b := range p.state.Brokers() { // by node id, which decides between equals
-		if b.State != pb.BrokerState_BROKER_STATE_LIVE || taken[b.NodeId] || p.view.health[b.NodeId] != (health{}) {
-			continue
-		}
-		if best == nil || cmp.Or(
-			cmp.Compare(zones[b.Zone], zones[best.Zone]),
-			cmp.Compare(p.adding[b.NodeId]/addsPerNode, p.adding[best.NodeId]/addsPerNode),
-			cmp.Compare(p.replicas[b.NodeId], p.replicas[best.NodeId])) < 0 {
-			best = b
-		}
-	}
-	if best == nil || p.adding[best.NodeId] >= addsPerNode {
-		return ""
-	}
-	return best.NodeId
+func idOf(shard *pb.Shard) stream.ShardID {
+	return stream.ShardID{Stream: stream.StreamID(shard.StreamId), Number: shard.Number}
 }

@@ -1,13 +1,13 @@
 package broker
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
+	"shardstream/placement"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
+	"shardstream/stream"
 )
 
 const (
@@ -70,111 +70,43 @@ func (k seatKeeper) has(node string, well bool, now time.Time) bool {
 	return known && s.well == well && now.Sub(s.at) >= seatPatience
 }
 
-// seatsFor is how many nodes vote: an odd number, since an even one needs one
-// more to agree and bears no more deaths.
-func seatsFor(brokers int) int {
-	switch {
-	case brokers >= 5:
-		return 5
-	case brokers >= 3:
-		return 3
-	}
-	return 1
-}
-
-// next gives the next change, one at a time. self leads raft, and keeps its seat.
+// next gives the next change, one at a time: who votes is placement's to say,
+// of what is known of the servers here. self leads raft, and keeps its seat.
 //
-// A dead voter stays until another has been promoted: in between both ways
-// bear no further death, but this one has one more copy of the log. A server on
-// another disk than its node has registered (I18) is one that was emptied or one
-// that is about to register; once the node is well, it can only be the former.
+// A server on another disk than its node has registered (I18) is one that was
+// emptied or one that is about to register. Once the node is well, it can only
+// be the former, and is removed; until then its vote is that of a dead one.
 func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, servers []raftfsm.Server) seatChange {
 	byNode := make(map[string]*pb.Broker, len(brokers))
-	counted := make(map[string]bool)
-	for _, s := range servers {
-		counted[s.NodeID] = true // founders vote before they have registered
-	}
 	for _, b := range brokers {
 		byNode[b.NodeId] = b
-		if b.State != pb.BrokerState_BROKER_STATE_GONE {
-			counted[b.NodeId] = true
-		}
 	}
-	servers = slices.SortedFunc(slices.Values(servers), func(a, b raftfsm.Server) int { return cmp.Compare(a.ID, b.ID) })
-	var voters, others []raftfsm.Server
-	former := make(map[string]bool) // ids of servers on another disk than their node's
+	var members []placement.Member
+	byID := make(map[string]raftfsm.Server, len(servers))
 	for _, s := range servers {
 		b := byNode[s.NodeID]
+		otherDisk := b != nil && s.ID != raftfsm.ServerID(b.NodeId, b.DiskId)
 		switch {
-		case b != nil && b.State == pb.BrokerState_BROKER_STATE_GONE:
+		case b.GetState() == pb.BrokerState_BROKER_STATE_GONE:
 			return seatChange{seatRemove, s, "its broker was removed from the cluster"}
-		case b != nil && s.ID != raftfsm.ServerID(b.NodeId, b.DiskId):
-			if k.has(s.NodeID, true, now) {
-				return seatChange{seatRemove, s, "its node has another disk now"}
-			}
-			if s.Voter {
-				voters = append(voters, s)
-				former[s.ID] = true
-			}
-		case s.Voter:
-			voters = append(voters, s)
-		default:
-			others = append(others, s)
-		}
-	}
-	zones := make(map[string]int)
-	dead := 0
-	for _, v := range voters {
-		if former[v.ID] || k.has(v.NodeID, false, now) {
-			dead++
-		} else {
-			zones[byNode[v.NodeID].GetZone()]++
-		}
-	}
-	seats := seatsFor(len(counted))
-	if len(voters) > seats {
-		return k.oneTooMany(now, self, voters, byNode, zones)
-	}
-	if len(voters)-dead >= seats {
-		return seatChange{}
-	}
-	var best raftfsm.Server
-	candidates := 0
-	for _, s := range others {
-		if !k.has(s.NodeID, true, now) {
+		case otherDisk && k.has(s.NodeID, true, now):
+			return seatChange{seatRemove, s, "its node has another disk now"}
+		case otherDisk && !s.Voter:
 			continue
 		}
-		candidates++
-		if best.ID == "" || zones[byNode[s.NodeID].GetZone()] < zones[byNode[best.NodeID].GetZone()] {
-			best = s
-		}
+		byID[s.ID] = s
+		members = append(members, placement.Member{
+			ID: s.ID, Node: stream.NodeID(s.NodeID), Zone: b.GetZone(), Voter: s.Voter, Leader: s.NodeID == self && !otherDisk,
+			Well: !otherDisk && k.has(s.NodeID, true, now), Dead: otherDisk || k.has(s.NodeID, false, now),
+		})
 	}
-	// An odd number grows by two, one right after the other.
-	if candidates == 0 || candidates == 1 && dead == 0 && len(voters)%2 == 1 {
-		return seatChange{}
+	switch change := placement.Voters(members); {
+	case change.Promote != "":
+		return seatChange{seatPromote, byID[change.Promote], "there are too few voters that are well, or too many in one zone"}
+	case change.Demote != "":
+		return seatChange{seatDemote, byID[change.Demote], "there are more voters than needed"}
 	}
-	return seatChange{seatPromote, best, "there are too few voters that are well"}
-}
-
-// oneTooMany chooses who votes no more: a dead one, else one of the zone that
-// has most, never the leader.
-func (k seatKeeper) oneTooMany(now time.Time, self string, voters []raftfsm.Server, byNode map[string]*pb.Broker, zones map[string]int) seatChange {
-	var best raftfsm.Server
-	rank := func(s raftfsm.Server) int {
-		if k.has(s.NodeID, false, now) {
-			return len(voters) + 1
-		}
-		return zones[byNode[s.NodeID].GetZone()]
-	}
-	for _, s := range voters {
-		if s.NodeID != self && (best.ID == "" || rank(s) >= rank(best)) {
-			best = s
-		}
-	}
-	if best.ID == "" {
-		return seatChange{}
-	}
-	return seatChange{seatDemote, best, "there are more voters than needed"}
+	return seatChange{}
 }
 
 // keepSeats begins the next change of the voters, if there is one to make.

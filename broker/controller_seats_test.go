@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"shardstream/placement"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
 )
@@ -245,7 +246,7 @@ func TestSeatsComeToRest_Property(t *testing.T) {
 		if got := w.run(time.Minute); len(got) != 0 {
 			rt.Fatalf("no rest: %v", w.changes)
 		}
-		if got, want := len(w.voters()), seatsFor(len(w.brokers)); got != want {
+		if got, want := len(w.voters()), placement.Seats(len(w.brokers)); got != want {
 			rt.Fatalf("%d voters of %d nodes", got, len(w.brokers))
 		}
 	})

@@ -469,6 +469,12 @@ func TestCopiesAreWhole(t *testing.T) {
 	if got := d.editCluster(); !proto.Equal(got, want) || got == want {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	b := new(pb.Broker)
+	fill(b.ProtoReflect())
+	d = &draft{State: State{brokers: []*pb.Broker{b}}, now: b.GetChangedMs()}
+	if d.setBrokerState(b.GetNodeId(), b.GetState(), b.GetReason()); !proto.Equal(d.brokers[0], b) || d.brokers[0] == b {
+		t.Errorf("got %v, want %v", d.brokers[0], b)
+	}
 }
 
 // fill gives every field of a message a value other than its zero value.

@@ -89,9 +89,20 @@ func (l *load) stop() {
 	l.writers.Wait()
 }
 
+// pace is the time between two requests of a writer: enough to meet every fault
+// with requests under way, few enough to read everything at the end.
+const pace = 10 * time.Millisecond
+
 func (l *load) write(ctx context.Context, writer string) {
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
 	life := 0 // of the writer's keys: after an unknown outcome it takes new ones
 	for n := 0; ctx.Err() == nil; n++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
 		var entries []types.PutRecordsRequestEntry
 		for i := range 1 + n%2*7 {
 			entries = append(entries, types.PutRecordsRequestEntry{

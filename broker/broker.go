@@ -60,6 +60,7 @@ type Broker struct {
 	// Of a node with peers; nil on a lone one.
 	group   *member.Group
 	former  *former
+	recalls *recalls
 	session *session
 
 	watchdog *watchdog
@@ -108,14 +109,10 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if b.identity, err = loadIdentity(cfg.DataDir, cfg.NodeID, cfg.DefaultNodeID, cfg.Lone); err != nil {
 		return b, err
 	}
-	raftConfig, err := b.findPlace(ctx)
+	raftConfig, err := b.openStores(ctx)
 	if err != nil {
 		return b, err
 	}
-	if err := b.openStores(raftConfig); err != nil {
-		return b, err
-	}
-	b.reportRecovery()
 	if err := b.settle(ctx, raftConfig); err != nil {
 		return b, err
 	}
@@ -145,12 +142,10 @@ func (b *Broker) findPlace(ctx context.Context) (raftfsm.Config, error) {
 		c.Bootstrap, c.LoneVoter = true, true
 		return c, nil
 	}
-	var err error
-	if b.group, b.former, err = gather(b.cfg, &b.identity, raftfsm.HasState(b.raftDir())); err != nil {
+	if err := b.meetPeers(ctx); err != nil {
 		return c, err
 	}
-	b.controller.promise = b.former
-	b.serveGRPC(b.cfg.GRPCListener)
+	c.DiskID = b.identity.DiskID
 	place, err := b.former.find(ctx)
 	if err != nil {
 		return c, err
@@ -167,27 +162,89 @@ func (b *Broker) findPlace(ctx context.Context) (raftfsm.Config, error) {
 	return c, nil
 }
 
-// openStores opens the record log and the metadata at the same time: both read
-// their files back first, and a start should take the longer of the two.
-func (b *Broker) openStores(raftConfig raftfsm.Config) error {
+// meetPeers starts gossip and gRPC, and makes sure that this disk is what the
+// peers remember of it, or else a new one.
+func (b *Broker) meetPeers(ctx context.Context) (err error) {
+	resumes := raftfsm.HasState(b.raftDir())
+	if b.group, b.former, err = gather(b.cfg, &b.identity, resumes); err != nil {
+		return err
+	}
+	gate := &promiseGate{}
+	gate.Store(b.former)
+	b.controller.promise, b.controller.recalls = gate, b.recalls
+	b.serveGRPC(b.cfg.GRPCListener)
+	if !resumes || b.identity.ClusterID == "" {
+		return nil
+	}
+	copied, err := b.askPeers(ctx, b.group)
+	if err != nil || !copied {
+		return err
+	}
+	if err := b.startAnew(); err != nil {
+		return fmt.Errorf("can't start on this disk anew: %w", err)
+	}
+	if err := b.group.Close(); err != nil {
+		return err
+	}
+	if b.group, b.former, err = gather(b.cfg, &b.identity, false); err != nil {
+		return err
+	}
+	gate.Store(b.former)
+	return nil
+}
+
+// promiseGate passes promises on to the present former.
+type promiseGate struct{ atomic.Pointer[former] }
+
+func (g *promiseGate) Promise(ctx context.Context, req *pb.PromiseRequest) (*pb.PromiseResponse, error) {
+	return g.Load().Promise(ctx, req)
+}
+
+// openStores opens the record log and the metadata. On a lone node at the same
+// time: both read their files back first, and a start should take the longer of
+// the two. A node with peers asks them in between.
+func (b *Broker) openStores(ctx context.Context) (raftConfig raftfsm.Config, err error) {
+	if b.cfg.Lone {
+		if raftConfig, err = b.findPlace(ctx); err != nil {
+			return raftConfig, err
+		}
+		var logErr, metaErr error
+		var opening sync.WaitGroup
+		opening.Go(func() { logErr = b.openRecords() })
+		opening.Go(func() { metaErr = b.openMetadata(raftConfig) })
+		opening.Wait()
+		return raftConfig, errors.Join(logErr, metaErr)
+	}
+	if b.recalls, err = loadRecalls(b.cfg.DataDir, b.logger); err != nil {
+		return raftConfig, err
+	}
+	if err := b.openRecords(); err != nil {
+		return raftConfig, err
+	}
+	if raftConfig, err = b.findPlace(ctx); err != nil {
+		return raftConfig, err
+	}
+	return raftConfig, b.openMetadata(raftConfig)
+}
+
+func (b *Broker) openRecords() (err error) {
 	cfg := b.cfg
-	var logErr, metaErr error
-	var opening sync.WaitGroup
-	opening.Go(func() {
-		b.records, logErr = recordlog.Open(recordlog.Config{
-			Dir: cfg.DataDir, JournalBudget: cfg.JournalBudget, TailCache: cfg.TailCache,
-			DiskReserve: cfg.DiskReserve, ScrubInterval: cfg.ScrubInterval, Logger: cfg.Logger, OnFatal: b.fail,
-		})
+	b.records, err = recordlog.Open(recordlog.Config{
+		Dir: cfg.DataDir, JournalBudget: cfg.JournalBudget, TailCache: cfg.TailCache,
+		DiskReserve: cfg.DiskReserve, ScrubInterval: cfg.ScrubInterval, Logger: cfg.Logger, OnFatal: b.fail,
 	})
-	opening.Go(func() { b.meta, metaErr = raftfsm.Open(raftConfig) })
-	opening.Wait()
-	if logErr != nil {
-		logErr = fmt.Errorf("can't open the record log: %w", logErr)
+	if err != nil {
+		return fmt.Errorf("can't open the record log: %w", err)
 	}
-	if metaErr != nil {
-		metaErr = fmt.Errorf("can't open the metadata: %w", metaErr)
+	b.reportRecovery()
+	return nil
+}
+
+func (b *Broker) openMetadata(raftConfig raftfsm.Config) (err error) {
+	if b.meta, err = raftfsm.Open(raftConfig); err != nil {
+		return fmt.Errorf("can't open the metadata: %w", err)
 	}
-	return errors.Join(logErr, metaErr)
+	return nil
 }
 
 // settle waits for the metadata: raft has a leader, and the cluster its first entry.
@@ -275,10 +332,12 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 			Health: func() health {
 				return health{stalled: b.watchdog.stalled(), full: b.records.DiskFull(), stopping: b.stopping.Load()}
 			},
+			Frame:         func() uint64 { _, frame := b.records.Position(); return frame },
 			LeaderSuspect: b.meta.LeaderSuspect, Superseded: b.fail, Logger: b.logger,
 		})
 		b.host.answered = b.session.sinceAnswered
 		b.running.Go(func() { b.session.run(running) })
+		b.running.Go(func() { b.recalls.run(running, b.meta, b.fail) })
 	}
 	if b.cfg.Registerer != nil {
 		registerMetrics(b.cfg.Registerer, b)
@@ -289,8 +348,12 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 	b.running.Go(func() { b.host.run(running) })
 	b.running.Go(func() { b.host.readBack(running) })
 	b.running.Go(func() { b.host.expire(running) })
+	controls := controllerConfig{Holds: b.host.holds, Logger: b.logger}
+	if b.session != nil {
+		controls.Lag = b.session.Lag
+	}
 	b.running.Go(func() {
-		b.controller.lead(running, controllerConfig{Holds: b.host.holds, Logger: b.logger})
+		b.controller.lead(running, controls)
 	})
 	if b.cfg.Lone && b.cfg.GRPCListener != nil {
 		b.serveGRPC(b.cfg.GRPCListener)
@@ -318,7 +381,7 @@ func (b *Broker) serveGRPC(l net.Listener) {
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(16<<20),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			if info.FullMethod != pb.Controller_Promise_FullMethodName {
+			if info.FullMethod != pb.Controller_Promise_FullMethodName && info.FullMethod != pb.Controller_Recall_FullMethodName {
 				if err := b.awaitReady(); err != nil {
 					return nil, toStatus(err)
 				}

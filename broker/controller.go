@@ -28,7 +28,9 @@ const (
 type controllerConfig struct {
 	ReplaceAfter time.Duration // of a dead broker's replicas; default 10 min
 	// Holds tells that this node's disk has replicas of a stream.
-	Holds  func(stream uint64) bool
+	Holds func(stream uint64) bool
+	// Lag is by how much this node's goroutines come too late; nil is not at all.
+	Lag    func() time.Duration
 	Logger *slog.Logger
 }
 
@@ -55,7 +57,8 @@ type controller struct {
 	seen     *raftfsm.State // what the detector knows of
 	sessions map[string]uint64
 	opened   uint64 // sessions in all
-	unwell   bool   // a node's health has changed since the last plan
+	frames   frameKeeper
+	unwell   bool // a node's health has changed since the last plan
 
 	// Owned by run.
 	tasks     sync.WaitGroup
@@ -108,6 +111,7 @@ func (c *controller) run(ctx context.Context) {
 		c.judge(ctx, now, state)
 		c.plan(ctx, now, state)
 		c.keepSeats(ctx, now, state)
+		c.noteFrames(ctx, now, state)
 		timer.Reset(c.nextLook(now, state))
 		select {
 		case <-ctx.Done():

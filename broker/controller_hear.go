@@ -71,6 +71,7 @@ func (c *controller) hear(h *heldSession, b *pb.Beat) (*pb.BeatAnswer, error) {
 		return nil, stream.Errorf(stream.Unavailable, op, "node %s is not one of the cluster's", h.node)
 	}
 	c.clocks.note(h.node, b.ClockMs, wall)
+	c.frames.hear(h.node, h.incarnation, b.JournalFrame)
 	offset, ok := c.clocks.median(c.countedLocked(), c.control.clock.clusterMs()-wall)
 	c.unwell = c.unwell || changed
 	c.mu.Unlock()
@@ -171,8 +172,17 @@ const probeAgain = 10 * time.Millisecond
 // call finds out within probeTimeout whether a process listens and answers. A
 // process that is being killed may lose its connections before its listener: so
 // a connection that breaks says nothing, and the next is tried.
+// patience is how long a probe may take: longer where cores are starved, so that
+// a former raft leader which lost its leadership for that is not taken for dead.
+func (c *controller) patience() time.Duration {
+	if c.cfg.Lag == nil {
+		return probeTimeout
+	}
+	return min(probeTimeout+lagFactor*c.cfg.Lag(), silenceMax)
+}
+
 func (c *controller) call(ctx context.Context, node string) probeOutcome {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.patience())
 	defer cancel()
 	address := c.control.address(node)
 	if address == "" {

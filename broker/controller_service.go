@@ -35,6 +35,7 @@ type controllerService struct {
 	control *control
 	servers raftServers
 	promise promiser // nil: this node is of a cluster already
+	recalls *recalls // nil: it has no peers
 	stopped <-chan struct{}
 
 	current   atomic.Pointer[controller] // while this node leads raft

@@ -25,6 +25,15 @@ func (formClient) Promise(ctx context.Context, address string, req *pb.PromiseRe
 	return answer, fromStatus("broker.Promise", err)
 }
 
+func (formClient) Recall(ctx context.Context, address string, req *pb.RecallRequest) (*pb.RecallResponse, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return pb.NewControllerClient(conn).Recall(ctx, req)
+}
+
 func (formClient) Join(ctx context.Context, address string, req *pb.JoinRequest) (*pb.JoinResponse, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

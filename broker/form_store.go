@@ -104,12 +104,7 @@ func newClusterID() string { return uuid.NewString() }
 func (id *identity) setCluster(dir, cluster string) error {
 	changed := *id
 	changed.ClusterID = cluster
-	changed.Checksum = changed.checksum()
-	text, err := json.MarshalIndent(changed, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := writeFileDurably(filepath.Join(dir, "identity.json"), append(text, '\n')); err != nil {
+	if err := changed.save(dir); err != nil {
 		return err
 	}
 	*id = changed

@@ -75,15 +75,29 @@ func newIdentity(dir, path string, explicit, fallback stream.NodeID, lone bool) 
 	if explicit != "" {
 		id.NodeID = explicit
 	}
-	id.Checksum = id.checksum()
-	text, err := json.MarshalIndent(id, "", "  ")
-	if err != nil {
-		return id, err
-	}
-	if err := writeFileDurably(path, append(text, '\n')); err != nil {
+	if err := id.save(dir); err != nil {
 		return id, fmt.Errorf("can't write the data directory's identity: %w", err)
 	}
 	return id, nil
+}
+
+// save writes the identity, with its checksum.
+func (id *identity) save(dir string) error {
+	id.Checksum = id.checksum()
+	text, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileDurably(filepath.Join(dir, "identity.json"), append(text, '\n'))
+}
+
+// syncDir makes the creations, renames and removals in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeFileDurably puts a file in place as a whole: temporary name, sync,
@@ -104,11 +118,7 @@ func writeFileDurably(path string, content []byte) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // lockDir takes the directory's LOCK for this process, or says who has it. The

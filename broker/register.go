@@ -22,7 +22,7 @@ func (b *Broker) initCluster(ctx context.Context) error {
 			}
 			return nil
 		}
-		if len(b.records.Replicas()) > 0 && len(b.meta.Servers()) <= 1 {
+		if b.cfg.Lone && len(b.records.Replicas()) > 0 {
 			return fmt.Errorf("the metadata in raft/ is empty but the record log is not: restore raft/ from a backup of this directory")
 		}
 		result, err := b.control.Propose(ctx, &pb.Command{Op: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{
@@ -51,6 +51,7 @@ func (b *Broker) register(ctx context.Context, cfg Config, grpcAddress, raftAddr
 	if err != nil {
 		return 0, err
 	}
+	_, frame := b.records.Position()
 	for {
 		known, err := b.registered(ctx)
 		if err != nil {
@@ -66,7 +67,7 @@ func (b *Broker) register(ctx context.Context, cfg Config, grpcAddress, raftAddr
 				NodeId: string(b.identity.NodeID), DiskId: b.identity.DiskID, Zone: cfg.Zone, FeatureLevel: featureLevel,
 				GrpcAddress: grpcAddress, RaftAddress: raftAddress, GossipAddress: gossipAddress, HttpAddress: cfg.HTTPAddress,
 			},
-			LastIncarnation: last,
+			LastIncarnation: last, JournalFrame: frame,
 		}}})
 		switch {
 		case errors.Is(err, stream.Timeout):

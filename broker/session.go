@@ -41,7 +41,9 @@ type sessionConfig struct {
 	Dial    dialer
 	// Health is what to say of this node.
 	Health func() health
-	Clock  *clock
+	// Frame gives the journal's last durable frame; nil if there is no journal.
+	Frame func() uint64
+	Clock *clock
 	// Local answers a beat of this node while it leads raft itself.
 	Local func(context.Context, *pb.Beat) (*pb.BeatAnswer, error)
 	// LeaderSuspect is told that nobody listens at the raft leader's address.
@@ -259,11 +261,15 @@ func (s *session) ended(err error) error {
 
 func (s *session) beat(number uint64) *pb.Beat {
 	h := s.cfg.Health()
-	return &pb.Beat{
+	beat := &pb.Beat{
 		ClusterId: s.cfg.ClusterID, NodeId: s.cfg.NodeID, Incarnation: s.cfg.Incarnation,
 		Number: number, ClockMs: s.cfg.Clock.wall(), LagUs: s.Lag().Microseconds(),
 		DiskStalled: h.stalled, DiskFull: h.full, Stopping: h.stopping,
 	}
+	if s.cfg.Frame != nil {
+		beat.JournalFrame = s.cfg.Frame()
+	}
+	return beat
 }
 
 // take goes by an answer to a beat that was sent at the given moments.

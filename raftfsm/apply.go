@@ -73,6 +73,8 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.dropReplicas(op.DropReplicas)
 	case *pb.Command_SetFactors:
 		return d.setFactors(op.SetFactors)
+	case *pb.Command_NoteFrames:
+		return d.noteFrames(op.NoteFrames)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

@@ -3,6 +3,8 @@ package raftfsm
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -52,7 +54,7 @@ func (d *draft) registerBroker(c *pb.RegisterBroker) *pb.CommandResult {
 		NodeId: b.GetNodeId(), Incarnation: old.GetIncarnation() + 1, DiskId: b.GetDiskId(),
 		GrpcAddress: b.GetGrpcAddress(), RaftAddress: b.GetRaftAddress(), GossipAddress: b.GetGossipAddress(),
 		HttpAddress: b.GetHttpAddress(), Zone: b.GetZone(), FeatureLevel: b.GetFeatureLevel(),
-		State: pb.BrokerState_BROKER_STATE_FENCED, ChangedMs: d.now,
+		State: pb.BrokerState_BROKER_STATE_FENCED, ChangedMs: d.now, NotedFrame: c.GetJournalFrame(),
 	}
 	d.putBroker(renewed)
 	gone := old != nil && !sameDisk(old, c)
@@ -83,7 +85,22 @@ func sameDisk(old *pb.Broker, c *pb.RegisterBroker) bool {
 	if c.GetLastIncarnation() == 0 && old.GetFeatureLevel() < FeatureIncarnation {
 		return true
 	}
-	return c.GetLastIncarnation() == old.GetIncarnation()
+	return c.GetLastIncarnation() == old.GetIncarnation() && c.GetJournalFrame() >= old.GetNotedFrame()
+}
+
+// noteFrames records how far journals are durable, so that a disk which knows
+// less when it returns is known to be a copy from an earlier time.
+func (d *draft) noteFrames(c *pb.NoteFrames) *pb.CommandResult {
+	for _, note := range c.GetNotes() {
+		old := d.Broker(note.GetNodeId())
+		if old == nil || old.GetIncarnation() != note.GetIncarnation() || old.GetNotedFrame() >= note.GetFrame() {
+			continue
+		}
+		b := proto.Clone(old).(*pb.Broker)
+		b.NotedFrame = note.GetFrame()
+		d.putBroker(b)
+	}
+	return &pb.CommandResult{}
 }
 
 // void takes the copies of a disk that is gone out of a shard. One that the
@@ -140,13 +157,9 @@ func (d *draft) putBroker(b *pb.Broker) {
 
 // setBrokerState gives a known broker another state.
 func (d *draft) setBrokerState(node string, to pb.BrokerState, reason string) {
-	old := d.Broker(node)
-	d.putBroker(&pb.Broker{
-		NodeId: node, Incarnation: old.GetIncarnation(), DiskId: old.GetDiskId(),
-		GrpcAddress: old.GetGrpcAddress(), RaftAddress: old.GetRaftAddress(), GossipAddress: old.GetGossipAddress(),
-		HttpAddress: old.GetHttpAddress(), Zone: old.GetZone(), FeatureLevel: old.GetFeatureLevel(),
-		State: to, ChangedMs: d.now, Reason: reason,
-	})
+	b := proto.CloneOf(d.Broker(node))
+	b.State, b.ChangedMs, b.Reason = to, d.now, reason
+	d.putBroker(b)
 }
 
 // place is a shard's position in the state.

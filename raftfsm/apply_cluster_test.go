@@ -443,3 +443,42 @@ func BenchmarkFence(b *testing.B) {
 		}
 	})
 }
+
+// TestADiskFromAnEarlierTimeIsAnotherDisk_I8: a copy of a data directory that is
+// put back knows the incarnation, but its journal ends too early.
+func TestADiskFromAnEarlierTimeIsAnotherDisk_I8(t *testing.T) {
+	for _, c := range []struct {
+		frame uint64
+		same  bool
+	}{{99, false}, {100, true}, {101, true}} {
+		s := NewState()
+		apply := func(cmd *pb.Command) *pb.CommandResult {
+			next, r := s.Apply(s.Index()+1, cmd)
+			s = next
+			return r
+		}
+		apply(&pb.Command{Op: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c", TokenKey: make([]byte, 32), AccountId: "0", Limits: &pb.Limits{Shards: 10}}}})
+		register := func(last, frame uint64) *pb.CommandResult {
+			return apply(&pb.Command{Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{
+				Broker: &pb.Broker{NodeId: "a", DiskId: "disk-of-a", FeatureLevel: FeatureIncarnation}, LastIncarnation: last, JournalFrame: frame,
+			}}})
+		}
+		register(0, 10)
+		id := apply(&pb.Command{Op: &pb.Command_CreateStream{CreateStream: &pb.CreateStream{
+			Name: "s", ShardCount: 1, Mode: pb.StreamMode_STREAM_MODE_PROVISIONED, Placement: []*pb.ReplicaNodes{{NodeIds: []string{"a"}}},
+		}}}).StreamId
+		first := s.Shard(id, 0).Replicas[0].Id
+		apply(&pb.Command{Op: &pb.Command_ReplicasCreated{ReplicasCreated: &pb.ReplicasCreated{NodeId: "a", Incarnation: 1, Replicas: []*pb.ReplicaRef{{StreamId: id, ReplicaId: first}}}}})
+		apply(&pb.Command{Op: &pb.Command_NoteFrames{NoteFrames: &pb.NoteFrames{Notes: []*pb.FrameNote{
+			{NodeId: "a", Incarnation: 1, Frame: 100}, {NodeId: "a", Incarnation: 1, Frame: 50}, {NodeId: "a", Incarnation: 7, Frame: 999}, {NodeId: "nobody", Frame: 1},
+		}}}})
+		if got := s.Broker("a").NotedFrame; got != 100 {
+			t.Fatalf("noted %d", got)
+		}
+		register(1, c.frame)
+		leads := s.Shard(id, 0).Leader == first
+		if leads != c.same {
+			t.Errorf("a disk at frame %d of 100 leads with what it had: %v", c.frame, leads)
+		}
+	}
+}

@@ -51,6 +51,7 @@ type Command struct {
 	//	*Command_DropReplicas
 	//	*Command_StopBroker
 	//	*Command_SetFactors
+	//	*Command_NoteFrames
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -280,6 +281,15 @@ func (x *Command) GetSetFactors() *SetFactors {
 	return nil
 }
 
+func (x *Command) GetNoteFrames() *NoteFrames {
+	if x != nil {
+		if x, ok := x.Op.(*Command_NoteFrames); ok {
+			return x.NoteFrames
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -364,6 +374,10 @@ type Command_SetFactors struct {
 	SetFactors *SetFactors `protobuf:"bytes,29,opt,name=set_factors,json=setFactors,proto3,oneof"`
 }
 
+type Command_NoteFrames struct {
+	NoteFrames *NoteFrames `protobuf:"bytes,30,opt,name=note_frames,json=noteFrames,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -403,6 +417,8 @@ func (*Command_DropReplicas) isCommand_Op() {}
 func (*Command_StopBroker) isCommand_Op() {}
 
 func (*Command_SetFactors) isCommand_Op() {}
+
+func (*Command_NoteFrames) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -483,8 +499,11 @@ type RegisterBroker struct {
 	// another value than the FSM's, or another disk id, the disk is new, emptied
 	// or rolled back: all its replica ids are void (I8, I11).
 	LastIncarnation uint64 `protobuf:"varint,2,opt,name=last_incarnation,json=lastIncarnation,proto3" json:"last_incarnation,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The journal's last durable frame. Below what was noted of the broker, the
+	// disk is a copy from an earlier time, which has lost what it acknowledged.
+	JournalFrame  uint64 `protobuf:"varint,3,opt,name=journal_frame,json=journalFrame,proto3" json:"journal_frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterBroker) Reset() {
@@ -527,6 +546,13 @@ func (x *RegisterBroker) GetBroker() *Broker {
 func (x *RegisterBroker) GetLastIncarnation() uint64 {
 	if x != nil {
 		return x.LastIncarnation
+	}
+	return 0
+}
+
+func (x *RegisterBroker) GetJournalFrame() uint64 {
+	if x != nil {
+		return x.JournalFrame
 	}
 	return 0
 }
@@ -1899,6 +1925,111 @@ func (x *StopBroker) GetIncarnation() uint64 {
 	return 0
 }
 
+// NoteFrames records how far brokers' journals are known to be durable.
+type NoteFrames struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Notes         []*FrameNote           `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteFrames) Reset() {
+	*x = NoteFrames{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteFrames) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteFrames) ProtoMessage() {}
+
+func (x *NoteFrames) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteFrames.ProtoReflect.Descriptor instead.
+func (*NoteFrames) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NoteFrames) GetNotes() []*FrameNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type FrameNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Frame         uint64                 `protobuf:"varint,3,opt,name=frame,proto3" json:"frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrameNote) Reset() {
+	*x = FrameNote{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrameNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrameNote) ProtoMessage() {}
+
+func (x *FrameNote) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrameNote.ProtoReflect.Descriptor instead.
+func (*FrameNote) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FrameNote) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *FrameNote) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *FrameNote) GetFrame() uint64 {
+	if x != nil {
+		return x.Frame
+	}
+	return 0
+}
+
 type SetFactors struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*FactorChange        `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -1908,7 +2039,7 @@ type SetFactors struct {
 
 func (x *SetFactors) Reset() {
 	*x = SetFactors{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2051,7 @@ func (x *SetFactors) String() string {
 func (*SetFactors) ProtoMessage() {}
 
 func (x *SetFactors) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2064,7 @@ func (x *SetFactors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactors.ProtoReflect.Descriptor instead.
 func (*SetFactors) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetFactors) GetChanges() []*FactorChange {
@@ -1956,7 +2087,7 @@ type FactorChange struct {
 
 func (x *FactorChange) Reset() {
 	*x = FactorChange{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2099,7 @@ func (x *FactorChange) String() string {
 func (*FactorChange) ProtoMessage() {}
 
 func (x *FactorChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2112,7 @@ func (x *FactorChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorChange.ProtoReflect.Descriptor instead.
 func (*FactorChange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FactorChange) GetStreamId() uint64 {
@@ -2037,7 +2168,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[28]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2180,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[28]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2193,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -2146,7 +2277,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[29]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2289,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[29]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2302,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -2271,7 +2402,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2414,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2427,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -2331,7 +2462,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2474,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2487,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -2384,8 +2515,7 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xec\n" +
-	"\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xab\v\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -2412,7 +2542,9 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vstop_broker\x18\x1c \x01(\v2\x1a.shardstream.v1.StopBrokerH\x00R\n" +
 	"stopBroker\x12=\n" +
 	"\vset_factors\x18\x1d \x01(\v2\x1a.shardstream.v1.SetFactorsH\x00R\n" +
-	"setFactorsB\x04\n" +
+	"setFactors\x12=\n" +
+	"\vnote_frames\x18\x1e \x01(\v2\x1a.shardstream.v1.NoteFramesH\x00R\n" +
+	"noteFramesB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2420,10 +2552,11 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\ttoken_key\x18\x02 \x01(\fR\btokenKey\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tR\taccountId\x12.\n" +
-	"\x06limits\x18\x04 \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"k\n" +
+	"\x06limits\x18\x04 \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"\x90\x01\n" +
 	"\x0eRegisterBroker\x12.\n" +
 	"\x06broker\x18\x01 \x01(\v2\x16.shardstream.v1.BrokerR\x06broker\x12)\n" +
-	"\x10last_incarnation\x18\x02 \x01(\x04R\x0flastIncarnation\"\xa3\x03\n" +
+	"\x10last_incarnation\x18\x02 \x01(\x04R\x0flastIncarnation\x12#\n" +
+	"\rjournal_frame\x18\x03 \x01(\x04R\fjournalFrame\"\xa3\x03\n" +
 	"\fCreateStream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vshard_count\x18\x02 \x01(\rR\n" +
@@ -2524,7 +2657,14 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"StopBroker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"D\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"=\n" +
+	"\n" +
+	"NoteFrames\x12/\n" +
+	"\x05notes\x18\x01 \x03(\v2\x19.shardstream.v1.FrameNoteR\x05notes\"\\\n" +
+	"\tFrameNote\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05frame\x18\x03 \x01(\x04R\x05frame\"D\n" +
 	"\n" +
 	"SetFactors\x126\n" +
 	"\achanges\x18\x01 \x03(\v2\x1c.shardstream.v1.FactorChangeR\achanges\"\xaa\x01\n" +
@@ -2573,7 +2713,7 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_command_proto_rawDescData
 }
 
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_shardstream_v1_command_proto_goTypes = []any{
 	(*Command)(nil),         // 0: shardstream.v1.Command
 	(*InitCluster)(nil),     // 1: shardstream.v1.InitCluster
@@ -2601,22 +2741,24 @@ var file_shardstream_v1_command_proto_goTypes = []any{
 	(*ReplicaPlace)(nil),    // 23: shardstream.v1.ReplicaPlace
 	(*DropReplicas)(nil),    // 24: shardstream.v1.DropReplicas
 	(*StopBroker)(nil),      // 25: shardstream.v1.StopBroker
-	(*SetFactors)(nil),      // 26: shardstream.v1.SetFactors
-	(*FactorChange)(nil),    // 27: shardstream.v1.FactorChange
-	(*CommandResult)(nil),   // 28: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),   // 29: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),  // 30: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),     // 31: shardstream.v1.SnapshotEnd
-	nil,                     // 32: shardstream.v1.CreateStream.TagsEntry
-	nil,                     // 33: shardstream.v1.AddTags.TagsEntry
-	(*Limits)(nil),          // 34: shardstream.v1.Limits
-	(*Broker)(nil),          // 35: shardstream.v1.Broker
-	(StreamMode)(0),         // 36: shardstream.v1.StreamMode
-	(ErrorKind)(0),          // 37: shardstream.v1.ErrorKind
-	(StreamStatus)(0),       // 38: shardstream.v1.StreamStatus
-	(*Stream)(nil),          // 39: shardstream.v1.Stream
-	(*Shard)(nil),           // 40: shardstream.v1.Shard
-	(*ClusterInfo)(nil),     // 41: shardstream.v1.ClusterInfo
+	(*NoteFrames)(nil),      // 26: shardstream.v1.NoteFrames
+	(*FrameNote)(nil),       // 27: shardstream.v1.FrameNote
+	(*SetFactors)(nil),      // 28: shardstream.v1.SetFactors
+	(*FactorChange)(nil),    // 29: shardstream.v1.FactorChange
+	(*CommandResult)(nil),   // 30: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),   // 31: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),  // 32: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),     // 33: shardstream.v1.SnapshotEnd
+	nil,                     // 34: shardstream.v1.CreateStream.TagsEntry
+	nil,                     // 35: shardstream.v1.AddTags.TagsEntry
+	(*Limits)(nil),          // 36: shardstream.v1.Limits
+	(*Broker)(nil),          // 37: shardstream.v1.Broker
+	(StreamMode)(0),         // 38: shardstream.v1.StreamMode
+	(ErrorKind)(0),          // 39: shardstream.v1.ErrorKind
+	(StreamStatus)(0),       // 40: shardstream.v1.StreamStatus
+	(*Stream)(nil),          // 41: shardstream.v1.Stream
+	(*Shard)(nil),           // 42: shardstream.v1.Shard
+	(*ClusterInfo)(nil),     // 43: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
 	1,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
@@ -2638,36 +2780,38 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	22, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
 	24, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
 	25, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
-	26, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
-	34, // 20: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	35, // 21: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	36, // 22: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	32, // 23: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	4,  // 24: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	6,  // 25: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	33, // 26: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	6,  // 27: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	15, // 28: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	6,  // 29: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	19, // 30: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
-	21, // 31: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
-	23, // 32: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
-	21, // 33: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
-	27, // 34: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
-	37, // 35: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	38, // 36: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	37, // 37: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
-	30, // 38: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	39, // 39: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	40, // 40: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	35, // 41: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	31, // 42: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	41, // 43: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	28, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
+	26, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
+	36, // 21: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	37, // 22: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	38, // 23: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	34, // 24: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	4,  // 25: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	6,  // 26: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	35, // 27: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	6,  // 28: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	15, // 29: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	6,  // 30: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	19, // 31: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	21, // 32: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	23, // 33: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	21, // 34: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	27, // 35: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
+	29, // 36: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	39, // 37: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	40, // 38: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	39, // 39: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	32, // 40: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	41, // 41: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	42, // 42: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	37, // 43: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	33, // 44: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	43, // 45: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -2697,8 +2841,9 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_DropReplicas)(nil),
 		(*Command_StopBroker)(nil),
 		(*Command_SetFactors)(nil),
+		(*Command_NoteFrames)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[29].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[31].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -2711,7 +2856,7 @@ func file_shardstream_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -562,6 +562,7 @@ type Broker struct {
 	HttpAddress   string                 `protobuf:"bytes,10,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"` // admin port; empty when off
 	ChangedMs     int64                  `protobuf:"varint,11,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`      // when state changed last
 	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`                              // of the state, for people
+	NotedFrame    uint64                 `protobuf:"varint,13,opt,name=noted_frame,json=notedFrame,proto3" json:"noted_frame,omitempty"`   // its journal was durable at least up to this frame
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +679,13 @@ func (x *Broker) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Broker) GetNotedFrame() uint64 {
+	if x != nil {
+		return x.NotedFrame
+	}
+	return 0
 }
 
 type Stream struct {
@@ -1191,7 +1199,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
-	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\x8f\x03\n" +
+	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xb0\x03\n" +
 	"\x06Broker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x17\n" +
@@ -1206,7 +1214,9 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	" \x01(\tR\vhttpAddress\x12\x1d\n" +
 	"\n" +
 	"changed_ms\x18\v \x01(\x03R\tchangedMs\x12\x16\n" +
-	"\x06reason\x18\f \x01(\tR\x06reason\"\xcb\x03\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1f\n" +
+	"\vnoted_frame\x18\r \x01(\x04R\n" +
+	"notedFrame\"\xcb\x03\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +

@@ -995,6 +995,118 @@ func (x *Nack) GetDetail() string {
 	return ""
 }
 
+type RecallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallRequest) Reset() {
+	*x = RecallRequest{}
+	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallRequest) ProtoMessage() {}
+
+func (x *RecallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallRequest.ProtoReflect.Descriptor instead.
+func (*RecallRequest) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RecallRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *RecallRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+type RecallResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 0: it remembers nothing
+	DiskId        string                 `protobuf:"bytes,2,opt,name=disk_id,json=diskId,proto3" json:"disk_id,omitempty"`
+	JournalFrame  uint64                 `protobuf:"varint,3,opt,name=journal_frame,json=journalFrame,proto3" json:"journal_frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallResponse) Reset() {
+	*x = RecallResponse{}
+	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallResponse) ProtoMessage() {}
+
+func (x *RecallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
+func (*RecallResponse) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RecallResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RecallResponse) GetDiskId() string {
+	if x != nil {
+		return x.DiskId
+	}
+	return ""
+}
+
+func (x *RecallResponse) GetJournalFrame() uint64 {
+	if x != nil {
+		return x.JournalFrame
+	}
+	return 0
+}
+
 type SubmitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1006,7 +1118,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1130,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1143,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SubmitRequest) GetClusterId() string {
@@ -1064,7 +1176,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1188,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1201,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubmitResponse) GetResult() *CommandResult {
@@ -1110,13 +1222,14 @@ type Beat struct {
 	DiskStalled   bool                   `protobuf:"varint,7,opt,name=disk_stalled,json=diskStalled,proto3" json:"disk_stalled,omitempty"` // a journal or raft store call has been under way for 1 s
 	Stopping      bool                   `protobuf:"varint,8,opt,name=stopping,proto3" json:"stopping,omitempty"`                          // SIGTERM: move my leaderships
 	DiskFull      bool                   `protobuf:"varint,9,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	JournalFrame  uint64                 `protobuf:"varint,10,opt,name=journal_frame,json=journalFrame,proto3" json:"journal_frame,omitempty"` // last durable frame of the journal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1241,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1254,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Beat) GetClusterId() string {
@@ -1207,6 +1320,13 @@ func (x *Beat) GetDiskFull() bool {
 	return false
 }
 
+func (x *Beat) GetJournalFrame() uint64 {
+	if x != nil {
+		return x.JournalFrame
+	}
+	return 0
+}
+
 type BeatAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1219,7 +1339,7 @@ type BeatAnswer struct {
 
 func (x *BeatAnswer) Reset() {
 	*x = BeatAnswer{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1351,7 @@ func (x *BeatAnswer) String() string {
 func (*BeatAnswer) ProtoMessage() {}
 
 func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1364,7 @@ func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatAnswer.ProtoReflect.Descriptor instead.
 func (*BeatAnswer) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BeatAnswer) GetNumber() uint64 {
@@ -1287,7 +1407,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1419,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1432,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{15}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JoinRequest) GetClusterId() string {
@@ -1353,7 +1473,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1485,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1498,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{16}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -1405,7 +1525,7 @@ type PromiseRequest struct {
 
 func (x *PromiseRequest) Reset() {
 	*x = PromiseRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1537,7 @@ func (x *PromiseRequest) String() string {
 func (*PromiseRequest) ProtoMessage() {}
 
 func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1550,7 @@ func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseRequest.ProtoReflect.Descriptor instead.
 func (*PromiseRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{17}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PromiseRequest) GetClusterId() string {
@@ -1458,7 +1578,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1590,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1603,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{18}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Founder) GetNodeId() string {
@@ -1517,7 +1637,7 @@ type PromiseResponse struct {
 
 func (x *PromiseResponse) Reset() {
 	*x = PromiseResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1649,7 @@ func (x *PromiseResponse) String() string {
 func (*PromiseResponse) ProtoMessage() {}
 
 func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1662,7 @@ func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseResponse.ProtoReflect.Descriptor instead.
 func (*PromiseResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{19}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PromiseResponse) GetPromised() bool {
@@ -1650,14 +1770,22 @@ const file_shardstream_v1_replication_proto_rawDesc = "" +
 	"\x05error\x18\x06 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12#\n" +
 	"\rcurrent_epoch\x18\a \x01(\rR\fcurrentEpoch\x12\x1a\n" +
 	"\bexpected\x18\b \x01(\x04R\bexpected\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail\"z\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\"G\n" +
+	"\rRecallRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"p\n" +
+	"\x0eRecallResponse\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x17\n" +
+	"\adisk_id\x18\x02 \x01(\tR\x06diskId\x12#\n" +
+	"\rjournal_frame\x18\x03 \x01(\x04R\fjournalFrame\"z\n" +
 	"\rSubmitRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x121\n" +
 	"\acommand\x18\x03 \x01(\v2\x17.shardstream.v1.CommandR\acommand\"G\n" +
 	"\x0eSubmitResponse\x125\n" +
-	"\x06result\x18\x01 \x01(\v2\x1d.shardstream.v1.CommandResultR\x06result\"\x86\x02\n" +
+	"\x06result\x18\x01 \x01(\v2\x1d.shardstream.v1.CommandResultR\x06result\"\xab\x02\n" +
 	"\x04Beat\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -1668,7 +1796,9 @@ const file_shardstream_v1_replication_proto_rawDesc = "" +
 	"\x06lag_us\x18\x06 \x01(\x03R\x05lagUs\x12!\n" +
 	"\fdisk_stalled\x18\a \x01(\bR\vdiskStalled\x12\x1a\n" +
 	"\bstopping\x18\b \x01(\bR\bstopping\x12\x1b\n" +
-	"\tdisk_full\x18\t \x01(\bR\bdiskFull\"z\n" +
+	"\tdisk_full\x18\t \x01(\bR\bdiskFull\x12#\n" +
+	"\rjournal_frame\x18\n" +
+	" \x01(\x04R\fjournalFrame\"z\n" +
 	"\n" +
 	"BeatAnswer\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1d\n" +
@@ -1699,13 +1829,14 @@ const file_shardstream_v1_replication_proto_rawDesc = "" +
 	"\bpromised\x18\x01 \x01(\bR\bpromised\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail2Q\n" +
 	"\vReplication\x12B\n" +
-	"\x04Push\x12\x19.shardstream.v1.PushFrame\x1a\x1b.shardstream.v1.AnswerFrame(\x010\x012\xa5\x02\n" +
+	"\x04Push\x12\x19.shardstream.v1.PushFrame\x1a\x1b.shardstream.v1.AnswerFrame(\x010\x012\xee\x02\n" +
 	"\n" +
 	"Controller\x12G\n" +
 	"\x06Submit\x12\x1d.shardstream.v1.SubmitRequest\x1a\x1e.shardstream.v1.SubmitResponse\x12?\n" +
 	"\aSession\x12\x14.shardstream.v1.Beat\x1a\x1a.shardstream.v1.BeatAnswer(\x010\x01\x12A\n" +
 	"\x04Join\x12\x1b.shardstream.v1.JoinRequest\x1a\x1c.shardstream.v1.JoinResponse\x12J\n" +
-	"\aPromise\x12\x1e.shardstream.v1.PromiseRequest\x1a\x1f.shardstream.v1.PromiseResponseB\xaf\x01\n" +
+	"\aPromise\x12\x1e.shardstream.v1.PromiseRequest\x1a\x1f.shardstream.v1.PromiseResponse\x12G\n" +
+	"\x06Recall\x12\x1d.shardstream.v1.RecallRequest\x1a\x1e.shardstream.v1.RecallResponseB\xaf\x01\n" +
 	"\x12com.shardstream.v1B\x10ReplicationProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -1720,7 +1851,7 @@ func file_shardstream_v1_replication_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_replication_proto_rawDescData
 }
 
-var file_shardstream_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_shardstream_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_shardstream_v1_replication_proto_goTypes = []any{
 	(*PushFrame)(nil),       // 0: shardstream.v1.PushFrame
 	(*PushHello)(nil),       // 1: shardstream.v1.PushHello
@@ -1733,18 +1864,20 @@ var file_shardstream_v1_replication_proto_goTypes = []any{
 	(*AnswerFrame)(nil),     // 8: shardstream.v1.AnswerFrame
 	(*Ack)(nil),             // 9: shardstream.v1.Ack
 	(*Nack)(nil),            // 10: shardstream.v1.Nack
-	(*SubmitRequest)(nil),   // 11: shardstream.v1.SubmitRequest
-	(*SubmitResponse)(nil),  // 12: shardstream.v1.SubmitResponse
-	(*Beat)(nil),            // 13: shardstream.v1.Beat
-	(*BeatAnswer)(nil),      // 14: shardstream.v1.BeatAnswer
-	(*JoinRequest)(nil),     // 15: shardstream.v1.JoinRequest
-	(*JoinResponse)(nil),    // 16: shardstream.v1.JoinResponse
-	(*PromiseRequest)(nil),  // 17: shardstream.v1.PromiseRequest
-	(*Founder)(nil),         // 18: shardstream.v1.Founder
-	(*PromiseResponse)(nil), // 19: shardstream.v1.PromiseResponse
-	(ErrorKind)(0),          // 20: shardstream.v1.ErrorKind
-	(*Command)(nil),         // 21: shardstream.v1.Command
-	(*CommandResult)(nil),   // 22: shardstream.v1.CommandResult
+	(*RecallRequest)(nil),   // 11: shardstream.v1.RecallRequest
+	(*RecallResponse)(nil),  // 12: shardstream.v1.RecallResponse
+	(*SubmitRequest)(nil),   // 13: shardstream.v1.SubmitRequest
+	(*SubmitResponse)(nil),  // 14: shardstream.v1.SubmitResponse
+	(*Beat)(nil),            // 15: shardstream.v1.Beat
+	(*BeatAnswer)(nil),      // 16: shardstream.v1.BeatAnswer
+	(*JoinRequest)(nil),     // 17: shardstream.v1.JoinRequest
+	(*JoinResponse)(nil),    // 18: shardstream.v1.JoinResponse
+	(*PromiseRequest)(nil),  // 19: shardstream.v1.PromiseRequest
+	(*Founder)(nil),         // 20: shardstream.v1.Founder
+	(*PromiseResponse)(nil), // 21: shardstream.v1.PromiseResponse
+	(ErrorKind)(0),          // 22: shardstream.v1.ErrorKind
+	(*Command)(nil),         // 23: shardstream.v1.Command
+	(*CommandResult)(nil),   // 24: shardstream.v1.CommandResult
 }
 var file_shardstream_v1_replication_proto_depIdxs = []int32{
 	1,  // 0: shardstream.v1.PushFrame.hello:type_name -> shardstream.v1.PushHello
@@ -1756,22 +1889,24 @@ var file_shardstream_v1_replication_proto_depIdxs = []int32{
 	3,  // 6: shardstream.v1.AnswerFrame.replies:type_name -> shardstream.v1.HandReply
 	9,  // 7: shardstream.v1.AnswerFrame.acks:type_name -> shardstream.v1.Ack
 	10, // 8: shardstream.v1.AnswerFrame.nacks:type_name -> shardstream.v1.Nack
-	20, // 9: shardstream.v1.Nack.error:type_name -> shardstream.v1.ErrorKind
-	21, // 10: shardstream.v1.SubmitRequest.command:type_name -> shardstream.v1.Command
-	22, // 11: shardstream.v1.SubmitResponse.result:type_name -> shardstream.v1.CommandResult
-	18, // 12: shardstream.v1.PromiseRequest.founders:type_name -> shardstream.v1.Founder
+	22, // 9: shardstream.v1.Nack.error:type_name -> shardstream.v1.ErrorKind
+	23, // 10: shardstream.v1.SubmitRequest.command:type_name -> shardstream.v1.Command
+	24, // 11: shardstream.v1.SubmitResponse.result:type_name -> shardstream.v1.CommandResult
+	20, // 12: shardstream.v1.PromiseRequest.founders:type_name -> shardstream.v1.Founder
 	0,  // 13: shardstream.v1.Replication.Push:input_type -> shardstream.v1.PushFrame
-	11, // 14: shardstream.v1.Controller.Submit:input_type -> shardstream.v1.SubmitRequest
-	13, // 15: shardstream.v1.Controller.Session:input_type -> shardstream.v1.Beat
-	15, // 16: shardstream.v1.Controller.Join:input_type -> shardstream.v1.JoinRequest
-	17, // 17: shardstream.v1.Controller.Promise:input_type -> shardstream.v1.PromiseRequest
-	8,  // 18: shardstream.v1.Replication.Push:output_type -> shardstream.v1.AnswerFrame
-	12, // 19: shardstream.v1.Controller.Submit:output_type -> shardstream.v1.SubmitResponse
-	14, // 20: shardstream.v1.Controller.Session:output_type -> shardstream.v1.BeatAnswer
-	16, // 21: shardstream.v1.Controller.Join:output_type -> shardstream.v1.JoinResponse
-	19, // 22: shardstream.v1.Controller.Promise:output_type -> shardstream.v1.PromiseResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
+	13, // 14: shardstream.v1.Controller.Submit:input_type -> shardstream.v1.SubmitRequest
+	15, // 15: shardstream.v1.Controller.Session:input_type -> shardstream.v1.Beat
+	17, // 16: shardstream.v1.Controller.Join:input_type -> shardstream.v1.JoinRequest
+	19, // 17: shardstream.v1.Controller.Promise:input_type -> shardstream.v1.PromiseRequest
+	11, // 18: shardstream.v1.Controller.Recall:input_type -> shardstream.v1.RecallRequest
+	8,  // 19: shardstream.v1.Replication.Push:output_type -> shardstream.v1.AnswerFrame
+	14, // 20: shardstream.v1.Controller.Submit:output_type -> shardstream.v1.SubmitResponse
+	16, // 21: shardstream.v1.Controller.Session:output_type -> shardstream.v1.BeatAnswer
+	18, // 22: shardstream.v1.Controller.Join:output_type -> shardstream.v1.JoinResponse
+	21, // 23: shardstream.v1.Controller.Promise:output_type -> shardstream.v1.PromiseResponse
+	12, // 24: shardstream.v1.Controller.Recall:output_type -> shardstream.v1.RecallResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1790,7 +1925,7 @@ func file_shardstream_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_replication_proto_rawDesc), len(file_shardstream_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

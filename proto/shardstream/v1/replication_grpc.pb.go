@@ -129,6 +129,7 @@ const (
 	Controller_Session_FullMethodName = "/shardstream.v1.Controller/Session"
 	Controller_Join_FullMethodName    = "/shardstream.v1.Controller/Join"
 	Controller_Promise_FullMethodName = "/shardstream.v1.Controller/Promise"
+	Controller_Recall_FullMethodName  = "/shardstream.v1.Controller/Recall"
 )
 
 // ControllerClient is the client API for Controller service.
@@ -148,6 +149,10 @@ type ControllerClient interface {
 	// Promise asks a node without a cluster to be bound to one founding list, for
 	// good. Answered by the node itself, not by a raft leader.
 	Promise(ctx context.Context, in *PromiseRequest, opts ...grpc.CallOption) (*PromiseResponse, error)
+	// Recall tells what this node remembers of another one's disk. A node that
+	// restarts asks its peers before it takes part in raft again, as its disk may
+	// be a copy from an earlier time. Answered by any node, also while it starts.
+	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error)
 }
 
 type controllerClient struct {
@@ -201,6 +206,16 @@ func (c *controllerClient) Promise(ctx context.Context, in *PromiseRequest, opts
 	return out, nil
 }
 
+func (c *controllerClient) Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecallResponse)
+	err := c.cc.Invoke(ctx, Controller_Recall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControllerServer is the server API for Controller service.
 // All implementations must embed UnimplementedControllerServer
 // for forward compatibility.
@@ -218,6 +233,10 @@ type ControllerServer interface {
 	// Promise asks a node without a cluster to be bound to one founding list, for
 	// good. Answered by the node itself, not by a raft leader.
 	Promise(context.Context, *PromiseRequest) (*PromiseResponse, error)
+	// Recall tells what this node remembers of another one's disk. A node that
+	// restarts asks its peers before it takes part in raft again, as its disk may
+	// be a copy from an earlier time. Answered by any node, also while it starts.
+	Recall(context.Context, *RecallRequest) (*RecallResponse, error)
 	mustEmbedUnimplementedControllerServer()
 }
 
@@ -239,6 +258,9 @@ func (UnimplementedControllerServer) Join(context.Context, *JoinRequest) (*JoinR
 }
 func (UnimplementedControllerServer) Promise(context.Context, *PromiseRequest) (*PromiseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Promise not implemented")
+}
+func (UnimplementedControllerServer) Recall(context.Context, *RecallRequest) (*RecallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recall not implemented")
 }
 func (UnimplementedControllerServer) mustEmbedUnimplementedControllerServer() {}
 func (UnimplementedControllerServer) testEmbeddedByValue()                    {}
@@ -322,6 +344,24 @@ func _Controller_Promise_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Controller_Recall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServer).Recall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Controller_Recall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServer).Recall(ctx, req.(*RecallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Controller_ServiceDesc is the grpc.ServiceDesc for Controller service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -340,6 +380,10 @@ var Controller_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Promise",
 			Handler:    _Controller_Promise_Handler,
+		},
+		{
+			MethodName: "Recall",
+			Handler:    _Controller_Recall_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"log/slog"
+	"testing"
+
+	pb "shardstream/proto/shardstream/v1"
+	"shardstream/raftfsm"
+)
+
+func TestADiskFromAnEarlierTimeIsFoundOut_I8_I18(t *testing.T) {
+	mark := incarnationMark{Confirmed: 4, Attempted: 4}
+	for _, c := range []struct {
+		name   string
+		answer *pb.RecallResponse
+		mark   incarnationMark
+		frame  uint64
+		want   bool
+	}{
+		{"nothing is remembered", &pb.RecallResponse{}, mark, 10, false},
+		{"what the disk knows", &pb.RecallResponse{DiskId: "d", Incarnation: 4, JournalFrame: 10}, mark, 10, false},
+		{"older than the disk", &pb.RecallResponse{DiskId: "d", Incarnation: 3, JournalFrame: 900}, mark, 10, false},
+		{"a later incarnation", &pb.RecallResponse{DiskId: "d", Incarnation: 5, JournalFrame: 1}, mark, 10, true},
+		{"the same incarnation, a later frame", &pb.RecallResponse{DiskId: "d", Incarnation: 4, JournalFrame: 11}, mark, 10, true},
+		{"the incarnation of an attempt", &pb.RecallResponse{DiskId: "d", Incarnation: 5, JournalFrame: 10}, incarnationMark{4, 5}, 10, false},
+		{"another disk under this name, later", &pb.RecallResponse{DiskId: "e", Incarnation: 5}, mark, 10, true},
+		{"another disk under this name, before", &pb.RecallResponse{DiskId: "e", Incarnation: 3}, mark, 10, false},
+	} {
+		if got := rolledBack(c.answer, "d", c.mark, c.frame); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestRecallsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	r, err := loadRecalls(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := raftfsm.NewState()
+	for i, c := range []*pb.Command{
+		{Op: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c", TokenKey: make([]byte, 32), AccountId: "0", Limits: &pb.Limits{}}}},
+		{Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{Broker: &pb.Broker{NodeId: "a", DiskId: "disk-of-a", FeatureLevel: featureLevel}, JournalFrame: 7}}},
+	} {
+		s, _ = s.Apply(uint64(i+1), c)
+	}
+	if err := r.learn(s, []raftfsm.Server{{NodeID: "a", Voter: true}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err = loadRecalls(dir, slog.New(slog.DiscardHandler))
+	if want := (recalled{Incarnation: 1, DiskID: "disk-of-a", Frame: 7, Voter: true}); err != nil || r.of("a") != want || len(r.voters()) != 1 {
+		t.Fatalf("%+v, %v", r.of("a"), err)
+	}
+}

@@ -107,6 +107,25 @@ func TestFrozenRaftLeaderIsFencedByTheNextAfterOneProbe(t *testing.T) {
 	})
 }
 
+// On starved cores the former raft leader may have lost its leadership for that
+// alone, and answers late for the same reason.
+func TestFormerRaftLeaderIsGivenTimeOnStarvedCores(t *testing.T) {
+	for lag, fences := range map[time.Duration]int{0: 1, 100 * time.Millisecond: 0} {
+		inControlWorld(t, func(w *controlWorld) {
+			pass(3 * time.Second)
+			w.late.Store(int64(lag))
+			w.net.mu.Lock()
+			w.net.slow = 300 * time.Millisecond
+			w.net.mu.Unlock()
+			w.raft.appoint("b")
+			pass(500 * time.Millisecond)
+			if n := w.raft.times("FenceBroker"); n != fences {
+				t.Errorf("lag %v: %d fenced", lag, n)
+			}
+		})
+	}
+}
+
 func TestRaftLeaderThatMerelyStoppedLeadingIsNotFenced(t *testing.T) {
 	inControlWorld(t, func(w *controlWorld) {
 		for _, next := range []string{"b", "c", "a", "b"} {

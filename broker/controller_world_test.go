@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -133,6 +134,7 @@ type memNet struct {
 	mu     sync.Mutex
 	listen map[string]*bufconn.Listener
 	frozen map[string]bool
+	slow   time.Duration // how long it takes to connect
 	lost   []net.Conn // other ends of connections to frozen nodes
 }
 
@@ -142,8 +144,9 @@ func newMemNet() *memNet {
 
 func (n *memNet) dial(ctx context.Context, address string) (net.Conn, error) {
 	n.mu.Lock()
-	l, frozen := n.listen[address], n.frozen[address]
+	l, frozen, slow := n.listen[address], n.frozen[address], n.slow
 	n.mu.Unlock()
+	pause(ctx, slow)
 	switch {
 	case l == nil:
 		return nil, fmt.Errorf("dial %s: %w", address, syscall.ECONNREFUSED)
@@ -200,7 +203,10 @@ type controlWorld struct {
 	net   *memNet
 	nodes map[string]*controlNode
 	ctx   context.Context
+	late  atomic.Int64 // every node's scheduling lag, ns
 }
+
+func (w *controlWorld) lag() time.Duration { return time.Duration(w.late.Load()) }
 
 // inControlWorld runs f in a bubble with a cluster of three nodes, led by a.
 func inControlWorld(t *testing.T, f func(w *controlWorld)) {
@@ -251,7 +257,7 @@ func (w *controlWorld) start(name string) *controlNode {
 	w.net.mu.Unlock()
 	n.running.Go(func() { _ = n.server.Serve(l) })
 	n.running.Go(func() {
-		n.service.lead(ctx, controllerConfig{Holds: func(uint64) bool { return false }, Logger: slog.New(slog.DiscardHandler)})
+		n.service.lead(ctx, controllerConfig{Holds: func(uint64) bool { return false }, Lag: w.lag, Logger: slog.New(slog.DiscardHandler)})
 	})
 	result, err := n.control.Propose(ctx, &pb.Command{Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{
 		Broker:          &pb.Broker{NodeId: name, DiskId: "disk of " + name, FeatureLevel: raftfsm.FeatureIncarnation},

@@ -33,7 +33,7 @@ const (
 	// again: one may have lain in a socket since before it was fenced.
 	returnBeats = 2
 
-	probeTimeout = 150 * time.Millisecond
+	probeTimeout = 150 * time.Millisecond // on a machine that is not starved
 )
 
 // probeOutcome is what came of calling a node on a new connection.
@@ -231,7 +231,7 @@ func (d *detector) probeResult(p probe, outcome probeOutcome) {
 	case outcome == probeRefused:
 		w.dead = "its process is gone: the connection broke and a new one is refused"
 	case outcome == probeSilent && w.unheard:
-		w.dead = fmt.Sprintf("it led raft until the election, and does not answer within %v", probeTimeout)
+		w.dead = "it led raft until the election, and does not answer a call"
 	}
 	w.unheard = false
 }

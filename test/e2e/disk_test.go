@@ -372,3 +372,27 @@ func TestFlippedBitInRaft(t *testing.T) {
 		t.Errorf("with the sound store: %v %v", out, err)
 	}
 }
+
+// TestLostMetadataIsRefusedEachTime removes raft/: the node must not begin
+// anew over records that it can't name, at the second start no more than at
+// the first.
+func TestLostMetadataIsRefusedEachTime(t *testing.T) {
+	n := startIn(t, t.TempDir(), "--transition-delay", "0s", "--stream", "lost:1")
+	if status := n.stop(t, syscall.SIGTERM); status != 0 {
+		t.Fatalf("SIGTERM: status %d", status)
+	}
+	if err := os.RemoveAll(filepath.Join(n.dir, "raft")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		serving := n.spawn(t, strings.TrimPrefix(n.endpoint, "http://"))
+		select {
+		case <-serving:
+			t.Fatal("it serves without its metadata")
+		case <-n.exited:
+		}
+		if n.status != 1 || !strings.Contains(n.text(), "raft") {
+			t.Errorf("status %d and no word of raft:\n%s", n.status, n.text())
+		}
+	}
+}

@@ -19,7 +19,7 @@ func drawClusterCommand(t *rapid.T, s *State, node string, id uint64, incarnatio
 		some = sh.GetReplicas()[rapid.IntRange(0, n-1).Draw(t, "replica")].GetId()
 	}
 	change := &pb.ReplicaChange{StreamId: id, Version: version, ReplicaId: some}
-	switch rapid.IntRange(0, 9).Draw(t, "cluster op") {
+	switch rapid.IntRange(0, 10).Draw(t, "cluster op") {
 	case 0, 1:
 		return fence(node, incarnation(node))
 	case 2:
@@ -34,6 +34,10 @@ func drawClusterCommand(t *rapid.T, s *State, node string, id uint64, incarnatio
 		place := &pb.ReplicaPlace{StreamId: id, Version: version, NodeId: node}
 		other := &pb.ReplicaPlace{StreamId: id, Version: version, NodeId: rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "other")}
 		return add(place, other)
+	case 10:
+		return &pb.Command{Op: &pb.Command_NoteFrames{NoteFrames: &pb.NoteFrames{Notes: []*pb.FrameNote{
+			{NodeId: node, Incarnation: incarnation(node), Frame: rapid.Uint64Range(0, 2).Draw(t, "frame")},
+		}}}}
 	case 7:
 		return factors(&pb.FactorChange{
 			StreamId: id, Version: version,

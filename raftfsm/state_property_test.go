@@ -44,6 +44,7 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 		n := node.Draw(t, "node")
 		disk := rapid.SampledFrom([]string{"d1", "d1", "d1", "d2"}).Draw(t, "disk")
 		c = rejoin(n, disk, incarnation(n))
+		c.GetRegisterBroker().JournalFrame = rapid.Uint64Range(0, 3).Draw(t, "journal")
 	case 2, 3, 4:
 		nodes := rapid.SliceOfNDistinct(node, 1, 3, rapid.ID[string]).Draw(t, "nodes")
 		c = create(name.Draw(t, "name"), rapid.IntRange(1, 5).Draw(t, "shards"), nodes...)

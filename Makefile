@@ -42,7 +42,7 @@ test-unit: race-note ## Tests of every package, with the race detector.
 test-e2e: clients ## The real binary under real clients: AWS CLI, boto3, Go and JS SDKs, kill -9.
 	$(GO) test -v -count=1 -timeout 9m ./test/e2e
 
-test-long: clients ## The long suite: 100 rounds of kill -9, larger inputs (an hour at most).
+test-long: clients ## The long suite: 100 rounds of kill -9, larger inputs (some ten minutes).
 	SHARDSTREAM_KILL_ROUNDS=100 SHARDSTREAM_LOG_LINES=1000000 $(GO) test -v -count=1 -timeout 60m ./test/e2e
 
 # The clients that the end-to-end tests drive, in the versions that their own

@@ -171,9 +171,10 @@ func (c *controller) judge(ctx context.Context, now time.Time, state *raftfsm.St
 	}
 }
 
-// learnLocked takes the brokers over from the metadata.
+// learnLocked takes the brokers over from the metadata, of which its callers may
+// have an older copy than the one that was learnt last.
 func (c *controller) learnLocked(now time.Time, state *raftfsm.State) {
-	if state == c.seen {
+	if c.seen != nil && state.Index() <= c.seen.Index() {
 		return
 	}
 	first := c.seen == nil

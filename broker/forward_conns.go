@@ -42,7 +42,8 @@ func newConns(dial dialer) *conns {
 }
 
 // to gives a connection to the node that is ready for calls. It fails with Kind
-// Unavailable, so that its caller knows that nothing was sent.
+// Unavailable, so that its caller knows that nothing was sent, and soon enough
+// to try another node within the caller's deadline.
 func (c *conns) to(ctx context.Context, node, address string) (*grpc.ClientConn, error) {
 	const op = "broker.connect"
 	if address == "" {
@@ -52,6 +53,8 @@ func (c *conns) to(ctx context.Context, node, address string) (*grpc.ClientConn,
 	if err != nil {
 		return nil, stream.Errorf(stream.Unavailable, op, "node %s at %s: %w", node, address, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	for {
 		state := conn.GetState()
 		switch state {
@@ -73,7 +76,7 @@ func (c *conns) conn(node, address string) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, grpc.ErrClientConnClosing
+		return nil, net.ErrClosed
 	}
 	if n := c.byNode[node]; n != nil {
 		if n.address == address {

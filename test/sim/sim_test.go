@@ -25,10 +25,10 @@ func options(seed uint64) Options {
 	return o
 }
 
-// TestSchedules runs some hundreds of schedules, thousands with
+// TestSchedules runs a hundred schedules, thousands with
 // SHARDSTREAM_LONG=1, and any number with -runs.
 func TestSchedules(t *testing.T) {
-	runs := uint64(400)
+	runs := uint64(100)
 	if os.Getenv("SHARDSTREAM_LONG") != "" {
 		runs = 20_000
 	}

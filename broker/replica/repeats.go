@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 	"time"
 
@@ -49,16 +50,21 @@ type repeats struct {
 	memory *Memory
 	first  uint64            // number of the oldest in list
 	list   []seen            // by offset
-	byID   map[uint64]uint64 // first half of an id -> number of the newest batch that has it
+	byID   map[uint64]uint64 // key of an id -> number of the newest batch that has it
 	// Batches from here on are in the table; those before it, written before
 	// the process began, only once they were read back (restored).
 	from stream.Offset
 }
 
-func requestKey(id [16]byte) uint64 { return binary.LittleEndian.Uint64(id[:8]) }
+// keyOf mixes all of an id, since clients' ids may differ in either half only.
+func keyOf(id [16]byte) uint64 {
+	return bits.RotateLeft64(binary.LittleEndian.Uint64(id[:8])*0x9E3779B97F4A7C15, 29) ^ binary.LittleEndian.Uint64(id[8:])
+}
 
-// invocationKey is apart from request keys, which are random as well.
-func invocationKey(id [16]byte) uint64 { return ^binary.LittleEndian.Uint64(id[8:]) }
+func requestKey(id [16]byte) uint64 { return keyOf(id) }
+
+// invocationKey is apart from request keys.
+func invocationKey(id [16]byte) uint64 { return ^keyOf(id) }
 
 func describe(b stream.Batch) seen {
 	s := seen{

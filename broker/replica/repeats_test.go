@@ -96,6 +96,25 @@ func TestRepeatsAreWhatTheLogHolds_I22(t *testing.T) {
 	})
 }
 
+// TestIDsThatAreHalfTheSame: as UUIDs made of time and machine are.
+func TestIDsThatAreHalfTheSame_I22(t *testing.T) {
+	for half := range 2 {
+		table := repeats{memory: &Memory{}}
+		var batches []stream.Batch
+		for i := range 50 {
+			b := batchOf(0, 1, 2, stream.Offset(i), 0, 1)
+			b[72+8*half] = byte(i + 1)
+			batches = append(batches, b)
+			table.add(b, 0)
+		}
+		for i, b := range batches {
+			if s, ok := table.find(b); !ok || s.base != stream.Offset(i) {
+				t.Fatalf("half %d: the batch at %d is not found", half, i)
+			}
+		}
+	}
+}
+
 func TestRepeatsForgetTheOldestForWantOfMemory(t *testing.T) {
 	table := repeats{memory: &Memory{Limit: 10 * rememberedSize}}
 	for i := range 25 {

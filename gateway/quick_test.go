@@ -153,6 +153,11 @@ func twoServers(t testing.TB) (quick, plain string, e *env) {
 	}
 	s := e.g.newServer()
 	s.ConnState = nil
+	h := s.Handler
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// net/http cuts a call off when the client has sent its last byte.
+		h.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+	})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() { s.Close(); <-done })
@@ -249,10 +254,8 @@ func FuzzQuickAnswersAsHTTP(f *testing.F) {
 	}
 	quick, plain, _ := twoServers(f)
 	f.Fuzz(func(t *testing.T, in []byte, pieces uint8) {
-		// Calls that wait for the metadata's leader are cut off by net/http
-		// when the client has sent its last byte.
-		if bytes.Contains(in, []byte("20131202.")) && !bytes.Contains(in, []byte("!")) {
-			return
+		if bytes.Contains(in, []byte("CreateStream")) {
+			return // it is another call the second time
 		}
 		n := max(1, int(pieces)%16)
 		if got, want := exchange(t, quick, in, n), exchange(t, plain, in, n); got != want {

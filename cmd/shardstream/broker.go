@@ -160,7 +160,7 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 		GossipBind: c.GossipListen, Advertise: c.Advertise, Join: c.Join, BootstrapExpect: c.BootstrapExpect,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
 		CatchUpRate: c.CatchUpRate,
-		Version: readBuildInfo().short(), Logger: logger,
+		Version:     readBuildInfo().short(), Logger: logger,
 	}
 	for _, j := range c.Join {
 		if host, port, err := net.SplitHostPort(j); err != nil || host == "" || port == "" {

@@ -91,14 +91,30 @@ func (x *examiner) find(s severity, do, what string, args ...any) {
 // no new stream, and no admission of a node.
 func (x *examiner) raft() {
 	raft := x.v.raft()
-	var voters, silent []string
+	servers := make(map[string]int)
 	for _, s := range raft.servers {
-		if s.Voter {
-			voters = append(voters, s.NodeId)
-			if !x.lit[s.NodeId] {
-				silent = append(silent, s.NodeId)
-			}
+		servers[s.NodeId]++
+	}
+	var voters, silent, former []string
+	for _, s := range raft.servers {
+		if !s.Voter {
+			continue
 		}
+		voters = append(voters, s.NodeId)
+		switch {
+		case servers[s.NodeId] > 1:
+			// A node whose disk was lost is another server since (I18): the one
+			// of the former disk votes no more, and this is the one.
+			servers[s.NodeId]--
+			silent, former = append(silent, s.NodeId), append(former, s.NodeId)
+		case !x.lit[s.NodeId]:
+			silent = append(silent, s.NodeId)
+		}
+	}
+	if len(former) > 0 {
+		slices.Sort(former)
+		x.find(warning, "nothing: another voter takes its place within about a minute",
+			"the disk of %s is gone, and with it a voter of the metadata", strings.Join(former, ", "))
 	}
 	slices.Sort(silent)
 	need := len(voters)/2 + 1
@@ -107,12 +123,17 @@ func (x *examiner) raft() {
 	case len(voters) == 0:
 	case answering < need:
 		x.noMajority = true
-		x.find(critical, "start "+someOf(need-answering, silent),
+		startable := slices.DeleteFunc(slices.Clone(silent), func(n string) bool { return slices.Contains(former, n) })
+		do := "start " + someOf(min(need-answering, len(startable)), startable)
+		if len(startable) < need-answering {
+			do = "bring back the former disk of " + strings.Join(former, ", ")
+		}
+		x.find(critical, do,
 			"the metadata has no majority: %d of %d voters answer, %d are needed; nothing fails over and no stream can be changed until then", answering, len(voters), need)
 	case raft.leader == "" || !x.lit[raft.leader]:
 		x.find(critical, "look again in some seconds; if it stays so, look at the voters' logs: "+strings.Join(voters, ", "),
 			"the metadata has no leader: one is being elected")
-	case len(silent) > 0 && answering == need:
+	case len(silent) > len(former) && answering == need:
 		x.find(warning, "", "%s not answer, and the metadata can't lose another voter", doesNot(silent))
 	}
 }

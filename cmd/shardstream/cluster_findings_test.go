@@ -163,6 +163,26 @@ func TestFindings(t *testing.T) {
 				n.status.Raft.LeaderNode = ""
 			}
 		}, []string{"critical: the metadata has no leader: one is being elected|node-1, node-2, node-3"}, shardCounts{Total: 6}},
+		{"a voter's disk was lost", func(v *clusterView) {
+			for _, n := range v.nodes {
+				n.status.Raft.Servers = append(n.status.Raft.Servers[:3:3], &pb.RaftServer{NodeId: "node-3"})
+			}
+		}, []string{"warning: the disk of node-3 is gone, and with it a voter|within about a minute"}, shardCounts{Total: 6}},
+		{"its successor votes, the former is not removed yet", func(v *clusterView) {
+			for _, n := range v.nodes {
+				n.status.Raft.Servers = append(n.status.Raft.Servers[:3:3], &pb.RaftServer{NodeId: "node-3", Voter: true})
+			}
+		}, []string{"warning: the disk of node-3 is gone"}, shardCounts{Total: 6}},
+		{"a voter's disk was lost, and another voter is down", func(v *clusterView) {
+			for _, n := range v.nodes {
+				n.status.Raft.Servers = append(n.status.Raft.Servers[:3:3], &pb.RaftServer{NodeId: "node-3"})
+			}
+			dark(v, 1)
+			v.meta.shards[1] = nil
+		}, []string{
+			"critical: the metadata has no majority: 1 of 3 voters answer|start broker node-1",
+			"warning: the disk of node-3 is gone", "warning: broker node-1",
+		}, shardCounts{}},
 		{"raft's leader is dark", func(v *clusterView) { dark(v, 1); v.meta.shards[1] = nil }, []string{
 			"critical: the metadata has no leader", "warning: broker node-1",
 		}, shardCounts{}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -162,7 +163,16 @@ func TestAdoptManyFrames(t *testing.T) {
 	}
 }
 
-// spilled gives a replica whose batches are all in a segment, and of which
+// adoptFirst makes a replica that exists adopt epoch 1.
+func adoptFirst(t *testing.T, l *Log, k stream.ReplicaKey) *Replica {
+	t.Helper()
+	if err := l.Adopt([]Adoption{{k, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return l.Replica(k)
+}
+
+// spilledReplica gives a replica whose batches are all in a segment, and of which
 // memory has none.
 func spilledReplica(t *testing.T, l *Log, n int) *Replica {
 	t.Helper()
@@ -184,12 +194,15 @@ func spilledReplica(t *testing.T, l *Log, n int) *Replica {
 // TestCutIntoFile cuts where only the file knows the place, and does all that
 // may come before it is looked up.
 func TestCutIntoFile(t *testing.T) {
-	for _, then := range []string{"read", "find", "append", "cut", "checkpoint", "crash", "checkpoint and crash", "restart", "trim"} {
+	for _, then := range []string{"read", "find", "append", "cut", "checkpoint", "crash", "checkpoint and crash", "roll, checkpoint and crash", "restart", "trim"} {
 		t.Run(then, func(t *testing.T) {
 			fs := NewMemFS()
 			cfg := small(fs)
 			cfg.SegmentSize = 1 << 20
 			l := open(t, cfg)
+			if err := l.Create([]stream.ReplicaKey{key(2)}); err != nil {
+				t.Fatal(err)
+			}
 			r := spilledReplica(t, l, 60)
 			all, err := readAll(r)
 			if err != nil {
@@ -239,6 +252,21 @@ func TestCutIntoFile(t *testing.T) {
 			case "trim":
 				r.TrimTo(37)
 				want = nil
+			case "roll, checkpoint and crash":
+				// The journal file with the cut would not be kept for anything else.
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+				done <- nil
+				other, file := adoptFirst(t, l, key(2)), l.journal.active()
+				for l.journal.active() < file+2 {
+					if err := appendWait(other, batch(other.key.Shard, 1, other.End(), 1, 1, 5000)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := l.checkpoint(0); err != nil {
+					t.Fatal(err)
+				}
 			case "checkpoint", "checkpoint and crash":
 				if err := l.checkpoint(0); err != nil {
 					t.Fatal(err)
@@ -247,7 +275,7 @@ func TestCutIntoFile(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			if then == "crash" || then == "checkpoint and crash" {
+			if strings.HasSuffix(then, "crash") {
 				unlock()
 				left := fs.CrashClone(1, false)
 				fs.Kill()
@@ -282,6 +310,167 @@ func TestCutIntoFile(t *testing.T) {
 				sameBatches(t, got, want)
 			}
 		})
+	}
+}
+
+// TestCutDuringSpill cuts while a run of batches is on its way to a segment.
+func TestCutDuringSpill(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		for _, to := range []stream.Offset{0, 5, 10, 13, 20} {
+			t.Run(fmt.Sprint(fresh, to), func(t *testing.T) {
+				fs := NewMemFS()
+				cfg := small(fs)
+				cfg.spillAt, cfg.TailCache, cfg.JournalBudget = 1<<30, 8<<20, 8<<20 // spills only when the test wants it
+				if !fresh {
+					cfg.SegmentSize = 1 << 20
+				}
+				l := open(t, cfg)
+				r := create(t, l, key(1))
+				var want []stream.Batch
+				spill := func() {
+					t.Helper()
+					l.segMu.Lock()
+					defer l.segMu.Unlock()
+					if err := l.flushReplica(r); err != nil && !errors.Is(err, errCut) {
+						t.Fatal(err)
+					}
+				}
+				fill := func(n, size int) {
+					for range n {
+						want = append(want, add(t, r, 1000+int64(r.End()), size))
+					}
+				}
+				fill(10, 7000)
+				spill()
+				fill(10, 7000)
+				waitIdle(t, l)
+				done := make(chan error, 1)
+				var once sync.Once
+				fs.OnWrite(func() {
+					once.Do(func() {
+						if err := r.CutAsync(to, func(err error) { done <- err }); err != nil {
+							done <- err
+						}
+						want = want[:to]
+					})
+				})
+				spill()
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+				fill(12, 3000)
+				spill()
+				got, err := readAll(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameBatches(t, got, want)
+				r.mu.Lock()
+				r.dropTailLocked(len(r.tail))
+				r.mu.Unlock()
+				for range 2 {
+					if got, err = readAll(l.Replica(key(1))); err != nil {
+						t.Fatal(err)
+					}
+					sameBatches(t, got, want)
+					l.Close()
+					l = open(t, cfg)
+				}
+			})
+		}
+	}
+}
+
+// TestFilesWaitForTheCut: as long as a cut is not durable the files have all
+// that was before it.
+func TestFilesWaitForTheCut(t *testing.T) {
+	for _, to := range []stream.Offset{0, 3, 12, 25} {
+		fs := NewMemFS()
+		cfg := small(fs)
+		cfg.SegmentSize = 10_000
+		l := open(t, cfg)
+		r := create(t, l, key(1))
+		var want []stream.Batch
+		for i := range 40 {
+			want = append(want, add(t, r, int64(i), 1000))
+		}
+		l.segMu.Lock()
+		if err := l.checkpoint(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.flushReplica(r); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.checkpoint(0); err != nil {
+			t.Fatal(err)
+		}
+		l.segMu.Unlock()
+		waitIdle(t, l)
+		gate := make(chan struct{})
+		fs.OnWrite(func() { <-gate })
+		done := make(chan error, 1)
+		if err := r.CutAsync(to, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+		l.segMu.Lock()
+		if err := l.settleFiles(r); err != nil {
+			t.Fatal(err)
+		}
+		left := fs.Clone()
+		l.segMu.Unlock()
+		fs.OnWrite(nil)
+		close(gate)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		cfg.FS = left
+		killed := open(t, cfg)
+		got, err := readAll(killed.Replica(key(1)))
+		if err != nil {
+			t.Fatalf("killed before the cut to %d was durable: %v", to, err)
+		}
+		sameBatches(t, got, want)
+	}
+}
+
+// TestIndexAfterCut: what the index of an open segment knows of batches that
+// were cut away must not lead readers astray.
+func TestIndexAfterCut(t *testing.T) {
+	cfg := small(NewMemFS())
+	cfg.SegmentSize = 4 << 20
+	l := open(t, cfg)
+	r := create(t, l, key(1))
+	var want []stream.Batch
+	for i := range 400 {
+		want = append(want, add(t, r, int64(i), 1000))
+	}
+	flushed := func() {
+		t.Helper()
+		l.segMu.Lock()
+		defer l.segMu.Unlock()
+		if err := l.flushReplica(r); err != nil {
+			t.Fatal(err)
+		}
+		r.mu.Lock()
+		r.dropTailLocked(len(r.tail))
+		r.mu.Unlock()
+	}
+	flushed()
+	if err := r.Cut(100); err != nil {
+		t.Fatal(err)
+	}
+	want = want[:100]
+	for i := range 900 {
+		want = append(want, add(t, r, int64(400+i), 300))
+	}
+	flushed()
+	for _, b := range want {
+		if got, err := r.Read(b.Base(), b.End(), 1); err != nil || len(got) != 1 || got[0].Base() != b.Base() {
+			t.Fatalf("at %d: %d batches, %v", b.Base(), len(got), err)
+		}
+		if o, err := r.FindTime(b.Arrival()); err != nil || o != b.Base() {
+			t.Fatalf("FindTime(%d) gives %d, %v", b.Arrival(), o, err)
+		}
 	}
 }
 

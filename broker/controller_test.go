@@ -351,6 +351,8 @@ func TestUnreachableRaftLeaderHoldsNothingUp(t *testing.T) {
 				w.nodes["a"].freeze(true)
 			} else {
 				w.nodes["a"].end()
+				// What is on its way at that moment has an unknown outcome.
+				pass(100 * time.Millisecond)
 			}
 			go func() {
 				pass(2 * time.Second)

@@ -135,7 +135,7 @@ type memNet struct {
 	listen map[string]*bufconn.Listener
 	frozen map[string]bool
 	slow   time.Duration // how long it takes to connect
-	lost   []net.Conn // other ends of connections to frozen nodes
+	lost   []net.Conn    // other ends of connections to frozen nodes
 }
 
 func newMemNet() *memNet {

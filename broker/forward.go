@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
 
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
@@ -140,9 +142,11 @@ func (c *control) submit(ctx context.Context, leader string, cmd *pb.Command) (*
 	if err != nil {
 		return nil, err
 	}
-	response, err := pb.NewControllerClient(conn).Submit(ctx, &pb.SubmitRequest{ClusterId: c.clusterID(), NodeId: c.node, Command: cmd})
+	var reached grpcpeer.Peer
+	request := &pb.SubmitRequest{ClusterId: c.clusterID(), NodeId: c.node, Command: cmd}
+	response, err := pb.NewControllerClient(conn).Submit(ctx, request, grpc.Peer(&reached))
 	if err != nil {
-		return nil, fromStatus(op, err)
+		return nil, fromCall(op, err, &reached)
 	}
 	if response.GetResult() == nil {
 		return nil, stream.Errorf(stream.Internal, op, "node %s answered without a result", leader)

@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"errors"
+
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"shardstream/stream"
@@ -32,4 +35,16 @@ func fromStatus(op string, err error) error {
 		return stream.Errorf(stream.Unavailable, op, "%s", s.Message())
 	}
 	return stream.Errorf(stream.Timeout, op, "%s: %s", s.Code(), s.Message())
+}
+
+// fromCall is fromStatus for a call that noted with grpc.Peer whom it reached. A
+// call that got no connection reached nobody, and had no effect.
+func fromCall(op string, err error, reached *grpcpeer.Peer) error {
+	if reached.Addr == nil && status.Code(err) == codes.Unavailable {
+		if e := fromStatus(op, err); !errors.Is(e, stream.Timeout) {
+			return e
+		}
+		return stream.Errorf(stream.Unavailable, op, "%w", err)
+	}
+	return fromStatus(op, err)
 }

@@ -86,7 +86,7 @@ var mutants = []mutant{
 		{"raftfsm/apply_broker.go", "\t\td.vacate(d.at(at), b.GetNodeId())\n", "\t\tif gone {\n\t\t\td.vacate(d.at(at), b.GetNodeId())\n\t\t}\n"},
 	}, 0},
 	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []edit{
-		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n"},
+		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n\t\treturn true\n"},
 	}, 0},
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -573,4 +574,49 @@ func TestUnready(t *testing.T) {
 	if a := ce.do(r); a.status != http.StatusServiceUnavailable {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
+}
+
+// TestMirrorHidesTheOlder: the whole metadata of a broker that lags changes
+// nothing until later steps have brought it up; another cluster's is taken.
+func TestMirrorHidesTheOlder(t *testing.T) {
+	metrics, err := newMetrics(nil, newBudget(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newMirror(metrics)
+	whole := func(index uint64, cluster string, names ...string) *pb.MetadataEvent {
+		e := &pb.MetadataEvent{Index: index, Reset_: true, Cluster: &pb.ClusterInfo{Id: cluster}}
+		for i, n := range names {
+			e.Streams = append(e.Streams, &pb.Stream{Id: uint64(i) + 1, Name: n})
+		}
+		return e
+	}
+	shows := func(index uint64, names ...string) {
+		t.Helper()
+		if m := r.load(); m.index != index || !slices.Equal(m.names, names) {
+			t.Errorf("shows %d %q, not %d %q", m.index, m.names, index, names)
+		}
+	}
+	r.begin()
+	r.apply(whole(10, "c", "a", "b"))
+	shows(10, "a", "b")
+
+	r.begin()
+	if m := r.apply(whole(3, "c", "a")); m != nil {
+		t.Errorf("an older state is news: %d", m.index)
+	}
+	shows(10, "a", "b")
+	r.apply(&pb.MetadataEvent{Index: 9, Streams: []*pb.Stream{{Id: 2, Name: "b"}}})
+	shows(10, "a", "b")
+	r.apply(&pb.MetadataEvent{Index: 9}) // a beat
+	shows(10, "a", "b")
+	r.apply(&pb.MetadataEvent{Index: 11, Streams: []*pb.Stream{{Id: 3, Name: "c"}}})
+	shows(11, "a", "b", "c")
+
+	r.begin()
+	r.apply(&pb.MetadataEvent{Index: 20, Reset_: true}) // a broker that knows no cluster
+	shows(11, "a", "b", "c")
+	r.begin()
+	r.apply(whole(2, "another", "z"))
+	shows(2, "z")
 }

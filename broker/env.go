@@ -32,6 +32,7 @@ type env struct {
 	mu      sync.Mutex
 	ticking map[*replica.Replica]struct{}
 	changes map[*replica.Replica]*pb.InSyncChange
+	seals   map[*replica.Replica]seal
 }
 
 var _ replica.Env = (*env)(nil)
@@ -40,7 +41,7 @@ func newEnv(node stream.NodeID, incarnation uint64, c *clock, ctl *control, logg
 	return &env{
 		node: node, incarnation: incarnation, clock: c, control: ctl, logger: logger,
 		wakeTicks: make(chan struct{}, 1), wakeChanges: make(chan struct{}, 1),
-		ticking: make(map[*replica.Replica]struct{}), changes: make(map[*replica.Replica]*pb.InSyncChange),
+		ticking: make(map[*replica.Replica]struct{}), changes: make(map[*replica.Replica]*pb.InSyncChange), seals: make(map[*replica.Replica]seal),
 	}
 }
 
@@ -148,4 +149,20 @@ func (e *env) propose(ctx context.Context) {
 			e.logger.Warn("in-sync sets could not be changed yet; will retry", "shards", len(c.Changes), "error", err)
 		}
 	}
+}
+
+// ProposeSeal notes that a sealing shard has reached its end. Closing a shard is
+// carried to the metadata as changes of in-sync sets are.
+func (e *env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset) {
+	e.mu.Lock()
+	e.seals[r] = seal{epoch, version, final}
+	e.mu.Unlock()
+	wake(e.wakeChanges)
+}
+
+// seal is a shard's end as its leader proposes it.
+type seal struct {
+	epoch   stream.Epoch
+	version uint64
+	final   stream.Offset
 }

@@ -67,6 +67,7 @@ func (r *Replica) takeOver() {
 	r.lead = &leadership{epochStart: r.log.End()}
 	r.lead.learn(r, v)
 	r.advance()
+	r.seal()
 	r.needTick()
 }
 
@@ -205,6 +206,7 @@ func (r *Replica) advance() {
 			r.env.PushReady(c.node, c.lane, r)
 		}
 	}
+	r.seal()
 }
 
 // Append stamps the batch with the next offset, the arrival time, the epoch and
@@ -233,6 +235,9 @@ func (r *Replica) Append(b stream.Batch, again bool, done func(error)) (stream.O
 		r.repeats.memory.answers.Add(1)
 		l.await(r, &waiter{end: first.end, done: done})
 		return first.base, first.arrival, nil
+	}
+	if !r.view.Open {
+		return 0, 0, stream.Errorf(stream.Unavailable, op, "shard %s takes no records now", r.key.Shard)
 	}
 	if r.repeats.from > 0 && (again || b.Attempt() > 1) {
 		return 0, 0, stream.Errorf(stream.Unavailable, op, "shard %s is still reading back which requests it has seen", r.key.Shard)
@@ -321,6 +326,15 @@ func (r *Replica) changeInSync() {
 	r.env.ProposeInSync(r, p)
 }
 
+// seal proposes the end of a shard that is being closed, once everything in it
+// is committed. The state SEALING is irrevocable and stands in the metadata
+// before any later election, so no leader takes a record behind that end (I21).
+func (r *Replica) seal() {
+	if end := r.log.End(); r.view.Sealing && r.hw == end {
+		r.env.ProposeSeal(r, r.epoch, r.view.Version, end)
+	}
+}
+
 // Tick lets time pass: about every 100 ms while it returns true. It looks for
 // members that stall, repeats what got no answer, and thinks about the in-sync
 // set.
@@ -349,6 +363,7 @@ func (r *Replica) Tick() bool {
 		quiet = quiet && c.acked && c.match >= end && slices.Contains(l.inSync, c.replica)
 	}
 	r.changeInSync()
-	r.ticking = !quiet || l.pending != nil
+	r.seal()
+	r.ticking = !quiet || l.pending != nil || r.view.Sealing
 	return r.ticking
 }

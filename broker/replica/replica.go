@@ -78,6 +78,9 @@ type Env interface {
 	// ProposeInSync asks for a change of the in-sync set. Its outcome is told
 	// by the metadata alone; a proposal that is lost is repeated.
 	ProposeInSync(r *Replica, c *pb.InSyncChange)
+	// ProposeSeal asks to close a sealing shard: everything in it is committed,
+	// and its leader takes no more. Repeated until the metadata says that it is.
+	ProposeSeal(r *Replica, epoch stream.Epoch, version uint64, final stream.Offset)
 	// NeedTick asks for calls of Tick until one returns false.
 	NeedTick(r *Replica)
 	// Alarm reports what the protocol rules out: a disk or a program has lied.
@@ -93,6 +96,8 @@ type View struct {
 	MinInSync int
 	InSync    []stream.ReplicaID
 	Members   []Member // all replicas, this one included
+	Open      bool     // takes records
+	Sealing   bool     // takes none any more, and is to be closed at its end (I21)
 	Recovery  bool     // an operator has accepted a loss for this epoch: it may cut below a high watermark
 }
 
@@ -185,6 +190,7 @@ func (r *Replica) SetView(v View) {
 		r.lead.learn(r, v)
 		r.advance()
 		r.changeInSync()
+		r.seal()
 	}
 }
 

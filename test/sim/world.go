@@ -244,6 +244,8 @@ func (e env) ProposeInSync(r *replica.Replica, c *pb.InSyncChange) {
 	}
 }
 
+func (e env) ProposeSeal(*replica.Replica, stream.Epoch, uint64, stream.Offset) {}
+
 func (e env) NeedTick(r *replica.Replica) {
 	if e.alive() {
 		e.n.ticking[r.Key()] = true

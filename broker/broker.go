@@ -348,7 +348,7 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 	b.running.Go(func() { b.host.run(running) })
 	b.running.Go(func() { b.host.readBack(running) })
 	b.running.Go(func() { b.host.expire(running) })
-	controls := controllerConfig{Holds: b.host.holds, Logger: b.logger}
+	controls := controllerConfig{ReplaceAfter: b.cfg.ReplaceAfter, Holds: b.host.holds, Logger: b.logger}
 	if b.session != nil {
 		controls.Lag = b.session.Lag
 	}
@@ -446,6 +446,9 @@ func (b *Broker) EnsureStream(ctx context.Context, name string, shards uint32) e
 	}}}})
 	if err != nil {
 		return err
+	}
+	if b.records.DiskFull() && b.meta.State().StreamByName(name).GetStatus() != pb.StreamStatus_STREAM_STATUS_ACTIVE {
+		return stream.Errorf(stream.DiskFull, "broker.EnsureStream", "less free disk is left than --disk-reserve: free some, or reserve less")
 	}
 	if e := response.Result.Error; e != pb.ErrorKind_ERROR_KIND_NONE && e != pb.ErrorKind_ERROR_KIND_ALREADY_EXISTS {
 		return errors.New(response.Result.Detail)

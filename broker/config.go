@@ -48,6 +48,10 @@ type Config struct {
 	BootstrapExpect int
 	GossipKey       []byte // 16, 24 or 32 bytes: encrypts gossip; nil does not
 
+	// ReplaceAfter is how long a broker must be dead before its replicas are
+	// copied to others, if this node controls the cluster. Default 10 min.
+	ReplaceAfter time.Duration
+
 	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
 	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
 	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB

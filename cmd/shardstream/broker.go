@@ -47,6 +47,7 @@ type brokerCmd struct {
 
 	JournalBudget   int64         `default:"2147483648" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory."`
+	ReplaceAfter    time.Duration `default:"10m" placeholder:"TIME" help:"How long a broker must be dead before its replicas are copied to others. One whose disk was lost is replaced at once."`
 	DiskReserve     int64         `default:"536870912" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on."`
 	CatchUpRate     int64         `default:"67108864" placeholder:"BYTES" help:"Bytes per second that this node sends to replicas that are behind, in all."`
 	ScrubInterval   time.Duration `default:"168h" help:"How often all stored records are read and verified. The first pass begins at the start."`
@@ -158,6 +159,7 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 	cfg := broker.Config{
 		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Zone: c.Zone,
 		GossipBind: c.GossipListen, Advertise: c.Advertise, Join: c.Join, BootstrapExpect: c.BootstrapExpect,
+		ReplaceAfter:  c.ReplaceAfter,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
 		CatchUpRate: c.CatchUpRate,
 		Version:     readBuildInfo().short(), Logger: logger,
@@ -166,6 +168,9 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 		if host, port, err := net.SplitHostPort(j); err != nil || host == "" || port == "" {
 			return cfg, fmt.Errorf("--join %s: want HOST:PORT, the gossip port of another node", j)
 		}
+	}
+	if c.ReplaceAfter <= 0 {
+		return cfg, fmt.Errorf("--replace-after %v: want a time above zero, such as 10m", c.ReplaceAfter)
 	}
 	if c.BootstrapExpect < 0 {
 		return cfg, fmt.Errorf("--bootstrap-expect %d: want the number of nodes that form the cluster together", c.BootstrapExpect)

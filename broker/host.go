@@ -45,8 +45,9 @@ type host struct {
 	unread  []*hosted // to be read back
 
 	// Owned by run.
-	seen    *raftfsm.State
-	pending map[stream.ShardID]struct{} // shards to look at
+	seen        *raftfsm.State
+	pending     map[stream.ShardID]struct{} // shards to look at
+	stuckToldAt time.Duration               // 0: the last step succeeded
 }
 
 // hosted is a shard of which this node has a replica.
@@ -202,6 +203,9 @@ func (h *host) peerUp(node stream.NodeID) {
 // the metadata repeats it sooner.
 const retryDelay = 100 * time.Millisecond
 
+// stuckReminder is how often the reason is told why a step fails again and again.
+const stuckReminder = 10 * time.Second
+
 // run reconciles until the context ends.
 func (h *host) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
@@ -296,11 +300,13 @@ type hosting struct {
 // wants to be called again.
 func (h *host) reconcile(ctx context.Context, state *raftfsm.State) time.Duration {
 	if err := h.reconcileShards(ctx, state); err != nil {
-		if ctx.Err() == nil {
-			h.logger.Warn("a change of the metadata could not be followed yet; will retry", "error", err)
+		if now := h.clock.since(); ctx.Err() == nil && (h.stuckToldAt == 0 || now-h.stuckToldAt >= stuckReminder) {
+			h.stuckToldAt = now
+			h.logger.Warn("a change of the metadata could not be followed yet; trying on", "error", err)
 		}
 		return retryDelay
 	}
+	h.stuckToldAt = 0
 	return idle
 }
 

@@ -133,9 +133,29 @@ func (x *examiner) raft() {
 	case raft.leader == "" || !x.lit[raft.leader]:
 		x.find(critical, "look again in some seconds; if it stays so, look at the voters' logs: "+strings.Join(voters, ", "),
 			"the metadata has no leader: one is being elected")
+	case len(voters) < x.seats():
+		x.find(warning, "nothing: another broker gets a vote within about a minute of being well",
+			"the metadata has %s, and should have %d", plural(uint64(len(voters)), "voter"), x.seats())
 	case len(silent) > len(former) && answering == need:
 		x.find(warning, "", "%s not answer, and the metadata can't lose another voter", doesNot(silent))
 	}
+}
+
+// seats is how many voters the cluster wants: 3, from 5 brokers on 5.
+func (x *examiner) seats() int {
+	n := 0
+	for _, b := range x.v.meta.brokers {
+		if b.State != pb.BrokerState_BROKER_STATE_GONE {
+			n++
+		}
+	}
+	switch {
+	case n >= 5:
+		return 5
+	case n >= 3:
+		return 3
+	}
+	return 1
 }
 
 func (x *examiner) nodes() {

@@ -125,9 +125,9 @@ func TestFindings(t *testing.T) {
 			fence(v, 1)
 			v.meta.shards[1] = v.meta.shards[1][:1]
 			v.meta.shards[1][0].Leader, v.meta.shards[1][0].InSync = 0, []uint64{1, 2}
-			v.nodes["node-3"].status.Raft.Servers = v.nodes["node-3"].status.Raft.Servers[2:]
-			v.nodes["node-3"].status.Raft.LeaderNode = "node-3"
+			v.nodes["node-3"].status.Raft.LeaderNode = ""
 		}, []string{
+			"critical: the metadata has no majority: 1 of 3",
 			"critical: 1 shard is offline, puts and reads of it fail: orders/shardId-000000000000|start any of these brokers, whose disks have all of its records: node-1, node-2",
 			"warning: broker node-1", "warning: broker node-2", "warning: 1 shard has fewer",
 		}, shardCounts{Total: 1, Offline: 1, UnderReplicated: 1}},
@@ -183,6 +183,11 @@ func TestFindings(t *testing.T) {
 			"critical: the metadata has no majority: 1 of 3 voters answer|start broker node-1",
 			"warning: the disk of node-3 is gone", "warning: broker node-1",
 		}, shardCounts{}},
+		{"too few voters", func(v *clusterView) {
+			for _, n := range v.nodes {
+				n.status.Raft.Servers = append(n.status.Raft.Servers[:2:2], &pb.RaftServer{NodeId: "node-3"})
+			}
+		}, []string{"warning: the metadata has 2 voters, and should have 3|gets a vote"}, shardCounts{Total: 6}},
 		{"raft's leader is dark", func(v *clusterView) { dark(v, 1); v.meta.shards[1] = nil }, []string{
 			"critical: the metadata has no leader", "warning: broker node-1",
 		}, shardCounts{}},

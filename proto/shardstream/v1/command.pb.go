@@ -24,6 +24,129 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReshardKind int32
+
+const (
+	ReshardKind_RESHARD_KIND_UNKNOWN ReshardKind = 0
+	ReshardKind_RESHARD_KIND_SPLIT   ReshardKind = 1
+	ReshardKind_RESHARD_KIND_MERGE   ReshardKind = 2
+	ReshardKind_RESHARD_KIND_COUNT   ReshardKind = 3 // to a number of shards, by uniform scaling
+)
+
+// Enum value maps for ReshardKind.
+var (
+	ReshardKind_name = map[int32]string{
+		0: "RESHARD_KIND_UNKNOWN",
+		1: "RESHARD_KIND_SPLIT",
+		2: "RESHARD_KIND_MERGE",
+		3: "RESHARD_KIND_COUNT",
+	}
+	ReshardKind_value = map[string]int32{
+		"RESHARD_KIND_UNKNOWN": 0,
+		"RESHARD_KIND_SPLIT":   1,
+		"RESHARD_KIND_MERGE":   2,
+		"RESHARD_KIND_COUNT":   3,
+	}
+)
+
+func (x ReshardKind) Enum() *ReshardKind {
+	p := new(ReshardKind)
+	*p = x
+	return p
+}
+
+func (x ReshardKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReshardKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardstream_v1_command_proto_enumTypes[0].Descriptor()
+}
+
+func (ReshardKind) Type() protoreflect.EnumType {
+	return &file_shardstream_v1_command_proto_enumTypes[0]
+}
+
+func (x ReshardKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReshardKind.Descriptor instead.
+func (ReshardKind) EnumDescriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{0}
+}
+
+// Why a Reshard was refused, where the kind of the error does not say it.
+type Refusal int32
+
+const (
+	Refusal_REFUSAL_NONE           Refusal = 0
+	Refusal_REFUSAL_SHARD_UNKNOWN  Refusal = 1 // NOT_FOUND; shard
+	Refusal_REFUSAL_SHARD_NOT_OPEN Refusal = 2 // INVALID; shard
+	Refusal_REFUSAL_NOT_ADJACENT   Refusal = 3 // INVALID
+	Refusal_REFUSAL_SPLIT_POINT    Refusal = 4 // INVALID; shard
+	Refusal_REFUSAL_ABOVE_DOUBLE   Refusal = 5 // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_BELOW_HALF     Refusal = 6 // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_ABOVE_MAXIMUM  Refusal = 7 // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_SHARD_QUOTA    Refusal = 8 // LIMIT_EXCEEDED; current and limit of the account, additional
+	Refusal_REFUSAL_ON_DEMAND      Refusal = 9 // INVALID
+)
+
+// Enum value maps for Refusal.
+var (
+	Refusal_name = map[int32]string{
+		0: "REFUSAL_NONE",
+		1: "REFUSAL_SHARD_UNKNOWN",
+		2: "REFUSAL_SHARD_NOT_OPEN",
+		3: "REFUSAL_NOT_ADJACENT",
+		4: "REFUSAL_SPLIT_POINT",
+		5: "REFUSAL_ABOVE_DOUBLE",
+		6: "REFUSAL_BELOW_HALF",
+		7: "REFUSAL_ABOVE_MAXIMUM",
+		8: "REFUSAL_SHARD_QUOTA",
+		9: "REFUSAL_ON_DEMAND",
+	}
+	Refusal_value = map[string]int32{
+		"REFUSAL_NONE":           0,
+		"REFUSAL_SHARD_UNKNOWN":  1,
+		"REFUSAL_SHARD_NOT_OPEN": 2,
+		"REFUSAL_NOT_ADJACENT":   3,
+		"REFUSAL_SPLIT_POINT":    4,
+		"REFUSAL_ABOVE_DOUBLE":   5,
+		"REFUSAL_BELOW_HALF":     6,
+		"REFUSAL_ABOVE_MAXIMUM":  7,
+		"REFUSAL_SHARD_QUOTA":    8,
+		"REFUSAL_ON_DEMAND":      9,
+	}
+)
+
+func (x Refusal) Enum() *Refusal {
+	p := new(Refusal)
+	*p = x
+	return p
+}
+
+func (x Refusal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardstream_v1_command_proto_enumTypes[1].Descriptor()
+}
+
+func (Refusal) Type() protoreflect.EnumType {
+	return &file_shardstream_v1_command_proto_enumTypes[1]
+}
+
+func (x Refusal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal.Descriptor instead.
+func (Refusal) EnumDescriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{1}
+}
+
 // Command is one entry of the raft log. Times, ids and random choices are made
 // by the proposer; applying a command is deterministic.
 type Command struct {
@@ -52,6 +175,13 @@ type Command struct {
 	//	*Command_StopBroker
 	//	*Command_SetFactors
 	//	*Command_NoteFrames
+	//	*Command_Reshard
+	//	*Command_SealParents
+	//	*Command_SealShards
+	//	*Command_ExpireShards
+	//	*Command_DrainBroker
+	//	*Command_UndrainBroker
+	//	*Command_RemoveBroker
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -290,6 +420,69 @@ func (x *Command) GetNoteFrames() *NoteFrames {
 	return nil
 }
 
+func (x *Command) GetReshard() *Reshard {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Reshard); ok {
+			return x.Reshard
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSealParents() *SealParents {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SealParents); ok {
+			return x.SealParents
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSealShards() *SealShards {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SealShards); ok {
+			return x.SealShards
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetExpireShards() *ExpireShards {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ExpireShards); ok {
+			return x.ExpireShards
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDrainBroker() *DrainBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DrainBroker); ok {
+			return x.DrainBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUndrainBroker() *UndrainBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_UndrainBroker); ok {
+			return x.UndrainBroker
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveBroker() *RemoveBroker {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RemoveBroker); ok {
+			return x.RemoveBroker
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -378,6 +571,34 @@ type Command_NoteFrames struct {
 	NoteFrames *NoteFrames `protobuf:"bytes,30,opt,name=note_frames,json=noteFrames,proto3,oneof"`
 }
 
+type Command_Reshard struct {
+	Reshard *Reshard `protobuf:"bytes,31,opt,name=reshard,proto3,oneof"`
+}
+
+type Command_SealParents struct {
+	SealParents *SealParents `protobuf:"bytes,32,opt,name=seal_parents,json=sealParents,proto3,oneof"`
+}
+
+type Command_SealShards struct {
+	SealShards *SealShards `protobuf:"bytes,33,opt,name=seal_shards,json=sealShards,proto3,oneof"`
+}
+
+type Command_ExpireShards struct {
+	ExpireShards *ExpireShards `protobuf:"bytes,34,opt,name=expire_shards,json=expireShards,proto3,oneof"`
+}
+
+type Command_DrainBroker struct {
+	DrainBroker *DrainBroker `protobuf:"bytes,35,opt,name=drain_broker,json=drainBroker,proto3,oneof"`
+}
+
+type Command_UndrainBroker struct {
+	UndrainBroker *UndrainBroker `protobuf:"bytes,36,opt,name=undrain_broker,json=undrainBroker,proto3,oneof"`
+}
+
+type Command_RemoveBroker struct {
+	RemoveBroker *RemoveBroker `protobuf:"bytes,37,opt,name=remove_broker,json=removeBroker,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -419,6 +640,20 @@ func (*Command_StopBroker) isCommand_Op() {}
 func (*Command_SetFactors) isCommand_Op() {}
 
 func (*Command_NoteFrames) isCommand_Op() {}
+
+func (*Command_Reshard) isCommand_Op() {}
+
+func (*Command_SealParents) isCommand_Op() {}
+
+func (*Command_SealShards) isCommand_Op() {}
+
+func (*Command_ExpireShards) isCommand_Op() {}
+
+func (*Command_DrainBroker) isCommand_Op() {}
+
+func (*Command_UndrainBroker) isCommand_Op() {}
+
+func (*Command_RemoveBroker) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -2150,6 +2385,510 @@ func (x *FactorChange) GetMinInSync() uint32 {
 	return 0
 }
 
+// Reshard begins SplitShard, MergeShards or UpdateShardCount: it makes the
+// children, CREATING, and the stream UPDATING. The parents take records until
+// SealParents. The result's current is the number of open shards before. COUNT
+// with the number that there is changes nothing.
+type Reshard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Kind          ReshardKind            `protobuf:"varint,2,opt,name=kind,proto3,enum=shardstream.v1.ReshardKind" json:"kind,omitempty"`
+	Shard         uint32                 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`                                      // SPLIT: the one; MERGE: the lower one
+	AdjacentShard uint32                 `protobuf:"varint,4,opt,name=adjacent_shard,json=adjacentShard,proto3" json:"adjacent_shard,omitempty"` // MERGE: the higher one
+	SplitAtHi     uint64                 `protobuf:"varint,5,opt,name=split_at_hi,json=splitAtHi,proto3" json:"split_at_hi,omitempty"`           // SPLIT: first hash key of the higher child
+	SplitAtLo     uint64                 `protobuf:"varint,6,opt,name=split_at_lo,json=splitAtLo,proto3" json:"split_at_lo,omitempty"`
+	TargetCount   uint32                 `protobuf:"varint,7,opt,name=target_count,json=targetCount,proto3" json:"target_count,omitempty"` // COUNT
+	// The parents are not sealed before this, Unix ms: until then, the stream is
+	// UPDATING and takes records.
+	TransitionAfterMs int64 `protobuf:"varint,8,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
+	// Chosen by the raft leader: one for each child that will take records, in
+	// the order of their numbers.
+	Placement     []*ReplicaNodes `protobuf:"bytes,9,rep,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reshard) Reset() {
+	*x = Reshard{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reshard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reshard) ProtoMessage() {}
+
+func (x *Reshard) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reshard.ProtoReflect.Descriptor instead.
+func (*Reshard) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Reshard) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *Reshard) GetKind() ReshardKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ReshardKind_RESHARD_KIND_UNKNOWN
+}
+
+func (x *Reshard) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Reshard) GetAdjacentShard() uint32 {
+	if x != nil {
+		return x.AdjacentShard
+	}
+	return 0
+}
+
+func (x *Reshard) GetSplitAtHi() uint64 {
+	if x != nil {
+		return x.SplitAtHi
+	}
+	return 0
+}
+
+func (x *Reshard) GetSplitAtLo() uint64 {
+	if x != nil {
+		return x.SplitAtLo
+	}
+	return 0
+}
+
+func (x *Reshard) GetTargetCount() uint32 {
+	if x != nil {
+		return x.TargetCount
+	}
+	return 0
+}
+
+func (x *Reshard) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
+func (x *Reshard) GetPlacement() []*ReplicaNodes {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+// SealParents makes the parents of a reshard SEALING, once every child has a
+// leader.
+type SealParents struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealParents) Reset() {
+	*x = SealParents{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealParents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealParents) ProtoMessage() {}
+
+func (x *SealParents) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealParents.ProtoReflect.Descriptor instead.
+func (*SealParents) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SealParents) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+// SealShards fixes the ends of shards that are SEALING, each by compare-and-set
+// on (epoch, version) by the shard's leader, which takes no more records and
+// whose high watermark has reached its log end (I21). It can't be taken back; a
+// repeat with the same final offset is accepted. The entry with the last one of
+// a reshard closes all parents, opens the children and makes the stream ACTIVE.
+type SealShards struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // of the leaders
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Seals         []*Seal                `protobuf:"bytes,3,rep,name=seals,proto3" json:"seals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealShards) Reset() {
+	*x = SealShards{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealShards) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealShards) ProtoMessage() {}
+
+func (x *SealShards) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealShards.ProtoReflect.Descriptor instead.
+func (*SealShards) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SealShards) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *SealShards) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SealShards) GetSeals() []*Seal {
+	if x != nil {
+		return x.Seals
+	}
+	return nil
+}
+
+type Seal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	FinalOffset   uint64                 `protobuf:"varint,5,opt,name=final_offset,json=finalOffset,proto3" json:"final_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seal) Reset() {
+	*x = Seal{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seal) ProtoMessage() {}
+
+func (x *Seal) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seal.ProtoReflect.Descriptor instead.
+func (*Seal) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Seal) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *Seal) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Seal) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Seal) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Seal) GetFinalOffset() uint64 {
+	if x != nil {
+		return x.FinalOffset
+	}
+	return 0
+}
+
+// ExpireShards ends shards that have been closed for longer than the retention.
+// They keep their number and have no replicas any more: EXPIRED is the tombstone
+// by which brokers drop their copies (I16).
+type ExpireShards struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shards        []uint32               `protobuf:"varint,2,rep,packed,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireShards) Reset() {
+	*x = ExpireShards{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireShards) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireShards) ProtoMessage() {}
+
+func (x *ExpireShards) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireShards.ProtoReflect.Descriptor instead.
+func (*ExpireShards) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ExpireShards) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *ExpireShards) GetShards() []uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// DrainBroker takes a broker out of use while it runs: it gets nothing new, its
+// leaderships move, and its replicas are replaced one by one. That holds until
+// UndrainBroker, also across restarts.
+type DrainBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainBroker) Reset() {
+	*x = DrainBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainBroker) ProtoMessage() {}
+
+func (x *DrainBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainBroker.ProtoReflect.Descriptor instead.
+func (*DrainBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DrainBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+type UndrainBroker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainBroker) Reset() {
+	*x = UndrainBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainBroker) ProtoMessage() {}
+
+func (x *UndrainBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainBroker.ProtoReflect.Descriptor instead.
+func (*UndrainBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UndrainBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// RemoveBroker makes a broker GONE that holds nothing and is drained or down.
+type RemoveBroker struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The controller's: take the GONE broker off the list, since raft has no
+	// server of it any more.
+	Forget        bool `protobuf:"varint,2,opt,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBroker) Reset() {
+	*x = RemoveBroker{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBroker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBroker) ProtoMessage() {}
+
+func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBroker.ProtoReflect.Descriptor instead.
+func (*RemoveBroker) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RemoveBroker) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RemoveBroker) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
 // CommandResult is what applying a command answered. A refusal changes nothing.
 type CommandResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2162,13 +2901,16 @@ type CommandResult struct {
 	StreamId      uint64                 `protobuf:"varint,7,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`                // create: the new stream
 	Incarnation   uint64                 `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                          // register: the broker's new incarnation
 	Items         []ErrorKind            `protobuf:"varint,9,rep,packed,name=items,proto3,enum=shardstream.v1.ErrorKind" json:"items,omitempty"` // of a command with a list: each item's outcome, in order
+	Refusal       Refusal                `protobuf:"varint,10,opt,name=refusal,proto3,enum=shardstream.v1.Refusal" json:"refusal,omitempty"`     // of a Reshard
+	Shard         uint32                 `protobuf:"varint,11,opt,name=shard,proto3" json:"shard,omitempty"`                                     // that the refusal is about
+	Additional    uint64                 `protobuf:"varint,12,opt,name=additional,proto3" json:"additional,omitempty"`                           // REFUSAL_SHARD_QUOTA: shards that would have come
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2922,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2935,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -2259,6 +3001,27 @@ func (x *CommandResult) GetItems() []ErrorKind {
 	return nil
 }
 
+func (x *CommandResult) GetRefusal() Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return Refusal_REFUSAL_NONE
+}
+
+func (x *CommandResult) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CommandResult) GetAdditional() uint64 {
+	if x != nil {
+		return x.Additional
+	}
+	return 0
+}
+
 // Snapshot is the FSM's whole state as a stream of length-delimited chunks:
 // first a header, then streams and shards in order.
 type SnapshotChunk struct {
@@ -2277,7 +3040,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +3052,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +3065,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -2402,7 +3165,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +3177,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +3190,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -2462,7 +3225,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +3237,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +3250,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -2515,7 +3278,7 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xab\v\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf5\x0e\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -2544,7 +3307,15 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vset_factors\x18\x1d \x01(\v2\x1a.shardstream.v1.SetFactorsH\x00R\n" +
 	"setFactors\x12=\n" +
 	"\vnote_frames\x18\x1e \x01(\v2\x1a.shardstream.v1.NoteFramesH\x00R\n" +
-	"noteFramesB\x04\n" +
+	"noteFrames\x123\n" +
+	"\areshard\x18\x1f \x01(\v2\x17.shardstream.v1.ReshardH\x00R\areshard\x12@\n" +
+	"\fseal_parents\x18  \x01(\v2\x1b.shardstream.v1.SealParentsH\x00R\vsealParents\x12=\n" +
+	"\vseal_shards\x18! \x01(\v2\x1a.shardstream.v1.SealShardsH\x00R\n" +
+	"sealShards\x12C\n" +
+	"\rexpire_shards\x18\" \x01(\v2\x1c.shardstream.v1.ExpireShardsH\x00R\fexpireShards\x12@\n" +
+	"\fdrain_broker\x18# \x01(\v2\x1b.shardstream.v1.DrainBrokerH\x00R\vdrainBroker\x12F\n" +
+	"\x0eundrain_broker\x18$ \x01(\v2\x1d.shardstream.v1.UndrainBrokerH\x00R\rundrainBroker\x12C\n" +
+	"\rremove_broker\x18% \x01(\v2\x1c.shardstream.v1.RemoveBrokerH\x00R\fremoveBrokerB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2673,7 +3444,40 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12-\n" +
 	"\x12replication_factor\x18\x04 \x01(\rR\x11replicationFactor\x12\x1e\n" +
-	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xc4\x02\n" +
+	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xe3\x02\n" +
+	"\aReshard\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12/\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1b.shardstream.v1.ReshardKindR\x04kind\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\rR\x05shard\x12%\n" +
+	"\x0eadjacent_shard\x18\x04 \x01(\rR\radjacentShard\x12\x1e\n" +
+	"\vsplit_at_hi\x18\x05 \x01(\x04R\tsplitAtHi\x12\x1e\n" +
+	"\vsplit_at_lo\x18\x06 \x01(\x04R\tsplitAtLo\x12!\n" +
+	"\ftarget_count\x18\a \x01(\rR\vtargetCount\x12.\n" +
+	"\x13transition_after_ms\x18\b \x01(\x03R\x11transitionAfterMs\x12:\n" +
+	"\tplacement\x18\t \x03(\v2\x1c.shardstream.v1.ReplicaNodesR\tplacement\"*\n" +
+	"\vSealParents\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"s\n" +
+	"\n" +
+	"SealShards\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12*\n" +
+	"\x05seals\x18\x03 \x03(\v2\x14.shardstream.v1.SealR\x05seals\"\x8c\x01\n" +
+	"\x04Seal\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\x12!\n" +
+	"\ffinal_offset\x18\x05 \x01(\x04R\vfinalOffset\"C\n" +
+	"\fExpireShards\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x16\n" +
+	"\x06shards\x18\x02 \x03(\rR\x06shards\"&\n" +
+	"\vDrainBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"(\n" +
+	"\rUndrainBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"?\n" +
+	"\fRemoveBroker\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\"\xad\x03\n" +
 	"\rCommandResult\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12/\n" +
 	"\x05error\x18\x02 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
@@ -2683,7 +3487,13 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\x12\x1b\n" +
 	"\tstream_id\x18\a \x01(\x04R\bstreamId\x12 \n" +
 	"\vincarnation\x18\b \x01(\x04R\vincarnation\x12/\n" +
-	"\x05items\x18\t \x03(\x0e2\x19.shardstream.v1.ErrorKindR\x05items\"\x95\x02\n" +
+	"\x05items\x18\t \x03(\x0e2\x19.shardstream.v1.ErrorKindR\x05items\x121\n" +
+	"\arefusal\x18\n" +
+	" \x01(\x0e2\x17.shardstream.v1.RefusalR\arefusal\x12\x14\n" +
+	"\x05shard\x18\v \x01(\rR\x05shard\x12\x1e\n" +
+	"\n" +
+	"additional\x18\f \x01(\x04R\n" +
+	"additional\"\x95\x02\n" +
 	"\rSnapshotChunk\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.shardstream.v1.SnapshotHeaderH\x00R\x06header\x120\n" +
 	"\x06stream\x18\x02 \x01(\v2\x16.shardstream.v1.StreamH\x00R\x06stream\x12-\n" +
@@ -2698,7 +3508,23 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vSnapshotEnd\x12\x18\n" +
 	"\astreams\x18\x01 \x01(\x04R\astreams\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\x04R\x06shards\x12\x18\n" +
-	"\abrokers\x18\x03 \x01(\x04R\abrokersB\xab\x01\n" +
+	"\abrokers\x18\x03 \x01(\x04R\abrokers*o\n" +
+	"\vReshardKind\x12\x18\n" +
+	"\x14RESHARD_KIND_UNKNOWN\x10\x00\x12\x16\n" +
+	"\x12RESHARD_KIND_SPLIT\x10\x01\x12\x16\n" +
+	"\x12RESHARD_KIND_MERGE\x10\x02\x12\x16\n" +
+	"\x12RESHARD_KIND_COUNT\x10\x03*\x82\x02\n" +
+	"\aRefusal\x12\x10\n" +
+	"\fREFUSAL_NONE\x10\x00\x12\x19\n" +
+	"\x15REFUSAL_SHARD_UNKNOWN\x10\x01\x12\x1a\n" +
+	"\x16REFUSAL_SHARD_NOT_OPEN\x10\x02\x12\x18\n" +
+	"\x14REFUSAL_NOT_ADJACENT\x10\x03\x12\x17\n" +
+	"\x13REFUSAL_SPLIT_POINT\x10\x04\x12\x18\n" +
+	"\x14REFUSAL_ABOVE_DOUBLE\x10\x05\x12\x16\n" +
+	"\x12REFUSAL_BELOW_HALF\x10\x06\x12\x19\n" +
+	"\x15REFUSAL_ABOVE_MAXIMUM\x10\a\x12\x17\n" +
+	"\x13REFUSAL_SHARD_QUOTA\x10\b\x12\x15\n" +
+	"\x11REFUSAL_ON_DEMAND\x10\tB\xab\x01\n" +
 	"\x12com.shardstream.v1B\fCommandProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -2713,105 +3539,127 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_command_proto_rawDescData
 }
 
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_shardstream_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_shardstream_v1_command_proto_goTypes = []any{
-	(*Command)(nil),         // 0: shardstream.v1.Command
-	(*InitCluster)(nil),     // 1: shardstream.v1.InitCluster
-	(*RegisterBroker)(nil),  // 2: shardstream.v1.RegisterBroker
-	(*CreateStream)(nil),    // 3: shardstream.v1.CreateStream
-	(*ReplicaNodes)(nil),    // 4: shardstream.v1.ReplicaNodes
-	(*ReplicasCreated)(nil), // 5: shardstream.v1.ReplicasCreated
-	(*ReplicaRef)(nil),      // 6: shardstream.v1.ReplicaRef
-	(*ActivateStream)(nil),  // 7: shardstream.v1.ActivateStream
-	(*DeleteStream)(nil),    // 8: shardstream.v1.DeleteStream
-	(*RemoveStream)(nil),    // 9: shardstream.v1.RemoveStream
-	(*SetRetention)(nil),    // 10: shardstream.v1.SetRetention
-	(*AddTags)(nil),         // 11: shardstream.v1.AddTags
-	(*RemoveTags)(nil),      // 12: shardstream.v1.RemoveTags
-	(*MarkSuspect)(nil),     // 13: shardstream.v1.MarkSuspect
-	(*AcceptLoss)(nil),      // 14: shardstream.v1.AcceptLoss
-	(*LostRange)(nil),       // 15: shardstream.v1.LostRange
-	(*FenceBroker)(nil),     // 16: shardstream.v1.FenceBroker
-	(*UnfenceBroker)(nil),   // 17: shardstream.v1.UnfenceBroker
-	(*AlterInSync)(nil),     // 18: shardstream.v1.AlterInSync
-	(*InSyncChange)(nil),    // 19: shardstream.v1.InSyncChange
-	(*MoveLeaders)(nil),     // 20: shardstream.v1.MoveLeaders
-	(*ReplicaChange)(nil),   // 21: shardstream.v1.ReplicaChange
-	(*AddReplicas)(nil),     // 22: shardstream.v1.AddReplicas
-	(*ReplicaPlace)(nil),    // 23: shardstream.v1.ReplicaPlace
-	(*DropReplicas)(nil),    // 24: shardstream.v1.DropReplicas
-	(*StopBroker)(nil),      // 25: shardstream.v1.StopBroker
-	(*NoteFrames)(nil),      // 26: shardstream.v1.NoteFrames
-	(*FrameNote)(nil),       // 27: shardstream.v1.FrameNote
-	(*SetFactors)(nil),      // 28: shardstream.v1.SetFactors
-	(*FactorChange)(nil),    // 29: shardstream.v1.FactorChange
-	(*CommandResult)(nil),   // 30: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),   // 31: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),  // 32: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),     // 33: shardstream.v1.SnapshotEnd
-	nil,                     // 34: shardstream.v1.CreateStream.TagsEntry
-	nil,                     // 35: shardstream.v1.AddTags.TagsEntry
-	(*Limits)(nil),          // 36: shardstream.v1.Limits
-	(*Broker)(nil),          // 37: shardstream.v1.Broker
-	(StreamMode)(0),         // 38: shardstream.v1.StreamMode
-	(ErrorKind)(0),          // 39: shardstream.v1.ErrorKind
-	(StreamStatus)(0),       // 40: shardstream.v1.StreamStatus
-	(*Stream)(nil),          // 41: shardstream.v1.Stream
-	(*Shard)(nil),           // 42: shardstream.v1.Shard
-	(*ClusterInfo)(nil),     // 43: shardstream.v1.ClusterInfo
+	(ReshardKind)(0),        // 0: shardstream.v1.ReshardKind
+	(Refusal)(0),            // 1: shardstream.v1.Refusal
+	(*Command)(nil),         // 2: shardstream.v1.Command
+	(*InitCluster)(nil),     // 3: shardstream.v1.InitCluster
+	(*RegisterBroker)(nil),  // 4: shardstream.v1.RegisterBroker
+	(*CreateStream)(nil),    // 5: shardstream.v1.CreateStream
+	(*ReplicaNodes)(nil),    // 6: shardstream.v1.ReplicaNodes
+	(*ReplicasCreated)(nil), // 7: shardstream.v1.ReplicasCreated
+	(*ReplicaRef)(nil),      // 8: shardstream.v1.ReplicaRef
+	(*ActivateStream)(nil),  // 9: shardstream.v1.ActivateStream
+	(*DeleteStream)(nil),    // 10: shardstream.v1.DeleteStream
+	(*RemoveStream)(nil),    // 11: shardstream.v1.RemoveStream
+	(*SetRetention)(nil),    // 12: shardstream.v1.SetRetention
+	(*AddTags)(nil),         // 13: shardstream.v1.AddTags
+	(*RemoveTags)(nil),      // 14: shardstream.v1.RemoveTags
+	(*MarkSuspect)(nil),     // 15: shardstream.v1.MarkSuspect
+	(*AcceptLoss)(nil),      // 16: shardstream.v1.AcceptLoss
+	(*LostRange)(nil),       // 17: shardstream.v1.LostRange
+	(*FenceBroker)(nil),     // 18: shardstream.v1.FenceBroker
+	(*UnfenceBroker)(nil),   // 19: shardstream.v1.UnfenceBroker
+	(*AlterInSync)(nil),     // 20: shardstream.v1.AlterInSync
+	(*InSyncChange)(nil),    // 21: shardstream.v1.InSyncChange
+	(*MoveLeaders)(nil),     // 22: shardstream.v1.MoveLeaders
+	(*ReplicaChange)(nil),   // 23: shardstream.v1.ReplicaChange
+	(*AddReplicas)(nil),     // 24: shardstream.v1.AddReplicas
+	(*ReplicaPlace)(nil),    // 25: shardstream.v1.ReplicaPlace
+	(*DropReplicas)(nil),    // 26: shardstream.v1.DropReplicas
+	(*StopBroker)(nil),      // 27: shardstream.v1.StopBroker
+	(*NoteFrames)(nil),      // 28: shardstream.v1.NoteFrames
+	(*FrameNote)(nil),       // 29: shardstream.v1.FrameNote
+	(*SetFactors)(nil),      // 30: shardstream.v1.SetFactors
+	(*FactorChange)(nil),    // 31: shardstream.v1.FactorChange
+	(*Reshard)(nil),         // 32: shardstream.v1.Reshard
+	(*SealParents)(nil),     // 33: shardstream.v1.SealParents
+	(*SealShards)(nil),      // 34: shardstream.v1.SealShards
+	(*Seal)(nil),            // 35: shardstream.v1.Seal
+	(*ExpireShards)(nil),    // 36: shardstream.v1.ExpireShards
+	(*DrainBroker)(nil),     // 37: shardstream.v1.DrainBroker
+	(*UndrainBroker)(nil),   // 38: shardstream.v1.UndrainBroker
+	(*RemoveBroker)(nil),    // 39: shardstream.v1.RemoveBroker
+	(*CommandResult)(nil),   // 40: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),   // 41: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),  // 42: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),     // 43: shardstream.v1.SnapshotEnd
+	nil,                     // 44: shardstream.v1.CreateStream.TagsEntry
+	nil,                     // 45: shardstream.v1.AddTags.TagsEntry
+	(*Limits)(nil),          // 46: shardstream.v1.Limits
+	(*Broker)(nil),          // 47: shardstream.v1.Broker
+	(StreamMode)(0),         // 48: shardstream.v1.StreamMode
+	(ErrorKind)(0),          // 49: shardstream.v1.ErrorKind
+	(StreamStatus)(0),       // 50: shardstream.v1.StreamStatus
+	(*Stream)(nil),          // 51: shardstream.v1.Stream
+	(*Shard)(nil),           // 52: shardstream.v1.Shard
+	(*ClusterInfo)(nil),     // 53: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
-	1,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
-	2,  // 1: shardstream.v1.Command.register_broker:type_name -> shardstream.v1.RegisterBroker
-	3,  // 2: shardstream.v1.Command.create_stream:type_name -> shardstream.v1.CreateStream
-	5,  // 3: shardstream.v1.Command.replicas_created:type_name -> shardstream.v1.ReplicasCreated
-	7,  // 4: shardstream.v1.Command.activate_stream:type_name -> shardstream.v1.ActivateStream
-	8,  // 5: shardstream.v1.Command.delete_stream:type_name -> shardstream.v1.DeleteStream
-	9,  // 6: shardstream.v1.Command.remove_stream:type_name -> shardstream.v1.RemoveStream
-	10, // 7: shardstream.v1.Command.set_retention:type_name -> shardstream.v1.SetRetention
-	11, // 8: shardstream.v1.Command.add_tags:type_name -> shardstream.v1.AddTags
-	12, // 9: shardstream.v1.Command.remove_tags:type_name -> shardstream.v1.RemoveTags
-	13, // 10: shardstream.v1.Command.mark_suspect:type_name -> shardstream.v1.MarkSuspect
-	14, // 11: shardstream.v1.Command.accept_loss:type_name -> shardstream.v1.AcceptLoss
-	16, // 12: shardstream.v1.Command.fence_broker:type_name -> shardstream.v1.FenceBroker
-	17, // 13: shardstream.v1.Command.unfence_broker:type_name -> shardstream.v1.UnfenceBroker
-	18, // 14: shardstream.v1.Command.alter_in_sync:type_name -> shardstream.v1.AlterInSync
-	20, // 15: shardstream.v1.Command.move_leaders:type_name -> shardstream.v1.MoveLeaders
-	22, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
-	24, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
-	25, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
-	28, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
-	26, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
-	36, // 21: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	37, // 22: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	38, // 23: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	34, // 24: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	4,  // 25: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	6,  // 26: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	35, // 27: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	6,  // 28: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	15, // 29: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	6,  // 30: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	19, // 31: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
-	21, // 32: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
-	23, // 33: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
-	21, // 34: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
-	27, // 35: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
-	29, // 36: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
-	39, // 37: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	40, // 38: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	39, // 39: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
-	32, // 40: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	41, // 41: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	42, // 42: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	37, // 43: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	33, // 44: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	43, // 45: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	3,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
+	4,  // 1: shardstream.v1.Command.register_broker:type_name -> shardstream.v1.RegisterBroker
+	5,  // 2: shardstream.v1.Command.create_stream:type_name -> shardstream.v1.CreateStream
+	7,  // 3: shardstream.v1.Command.replicas_created:type_name -> shardstream.v1.ReplicasCreated
+	9,  // 4: shardstream.v1.Command.activate_stream:type_name -> shardstream.v1.ActivateStream
+	10, // 5: shardstream.v1.Command.delete_stream:type_name -> shardstream.v1.DeleteStream
+	11, // 6: shardstream.v1.Command.remove_stream:type_name -> shardstream.v1.RemoveStream
+	12, // 7: shardstream.v1.Command.set_retention:type_name -> shardstream.v1.SetRetention
+	13, // 8: shardstream.v1.Command.add_tags:type_name -> shardstream.v1.AddTags
+	14, // 9: shardstream.v1.Command.remove_tags:type_name -> shardstream.v1.RemoveTags
+	15, // 10: shardstream.v1.Command.mark_suspect:type_name -> shardstream.v1.MarkSuspect
+	16, // 11: shardstream.v1.Command.accept_loss:type_name -> shardstream.v1.AcceptLoss
+	18, // 12: shardstream.v1.Command.fence_broker:type_name -> shardstream.v1.FenceBroker
+	19, // 13: shardstream.v1.Command.unfence_broker:type_name -> shardstream.v1.UnfenceBroker
+	20, // 14: shardstream.v1.Command.alter_in_sync:type_name -> shardstream.v1.AlterInSync
+	22, // 15: shardstream.v1.Command.move_leaders:type_name -> shardstream.v1.MoveLeaders
+	24, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
+	26, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
+	27, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
+	30, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
+	28, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
+	32, // 21: shardstream.v1.Command.reshard:type_name -> shardstream.v1.Reshard
+	33, // 22: shardstream.v1.Command.seal_parents:type_name -> shardstream.v1.SealParents
+	34, // 23: shardstream.v1.Command.seal_shards:type_name -> shardstream.v1.SealShards
+	36, // 24: shardstream.v1.Command.expire_shards:type_name -> shardstream.v1.ExpireShards
+	37, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
+	38, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
+	39, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
+	46, // 28: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	47, // 29: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	48, // 30: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	44, // 31: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	6,  // 32: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	8,  // 33: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	45, // 34: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	8,  // 35: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	17, // 36: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	8,  // 37: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	21, // 38: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	23, // 39: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	25, // 40: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	23, // 41: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	29, // 42: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
+	31, // 43: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	0,  // 44: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
+	6,  // 45: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
+	35, // 46: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
+	49, // 47: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	50, // 48: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	49, // 49: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	1,  // 50: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
+	42, // 51: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	51, // 52: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	52, // 53: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	47, // 54: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	43, // 55: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	53, // 56: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -2842,8 +3690,15 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_StopBroker)(nil),
 		(*Command_SetFactors)(nil),
 		(*Command_NoteFrames)(nil),
+		(*Command_Reshard)(nil),
+		(*Command_SealParents)(nil),
+		(*Command_SealShards)(nil),
+		(*Command_ExpireShards)(nil),
+		(*Command_DrainBroker)(nil),
+		(*Command_UndrainBroker)(nil),
+		(*Command_RemoveBroker)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[31].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[39].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -2855,13 +3710,14 @@ func file_shardstream_v1_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   36,
+			NumEnums:      2,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_shardstream_v1_command_proto_goTypes,
 		DependencyIndexes: file_shardstream_v1_command_proto_depIdxs,
+		EnumInfos:         file_shardstream_v1_command_proto_enumTypes,
 		MessageInfos:      file_shardstream_v1_command_proto_msgTypes,
 	}.Build()
 	File_shardstream_v1_command_proto = out.File

@@ -563,6 +563,9 @@ type Broker struct {
 	ChangedMs     int64                  `protobuf:"varint,11,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`      // when state changed last
 	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`                              // of the state, for people
 	NotedFrame    uint64                 `protobuf:"varint,13,opt,name=noted_frame,json=notedFrame,proto3" json:"noted_frame,omitempty"`   // its journal was durable at least up to this frame
+	// An operator wants it out of use. Its state is DRAINING then, unless it is
+	// down or stops.
+	Draining      bool `protobuf:"varint,14,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +691,13 @@ func (x *Broker) GetNotedFrame() uint64 {
 	return 0
 }
 
+func (x *Broker) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type Stream struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -700,7 +710,8 @@ type Stream struct {
 	MaxRecordKib    uint32                 `protobuf:"varint,8,opt,name=max_record_kib,json=maxRecordKib,proto3" json:"max_record_kib,omitempty"`
 	NextShardNumber uint32                 `protobuf:"varint,9,opt,name=next_shard_number,json=nextShardNumber,proto3" json:"next_shard_number,omitempty"`
 	// A transition (creating, deleting) ends no earlier than this, Unix ms.
-	TransitionAfterMs int64 `protobuf:"varint,10,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
+	TransitionAfterMs int64       `protobuf:"varint,10,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
+	Reshard           *Resharding `protobuf:"bytes,11,opt,name=reshard,proto3" json:"reshard,omitempty"` // while it is UPDATING for one
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -805,6 +816,86 @@ func (x *Stream) GetTransitionAfterMs() int64 {
 	return 0
 }
 
+func (x *Stream) GetReshard() *Resharding {
+	if x != nil {
+		return x.Reshard
+	}
+	return nil
+}
+
+// Resharding is a reshard under way. Lists show the stream as it was before
+// until all parents are sealed.
+type Resharding struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Parents  []uint32               `protobuf:"varint,1,rep,packed,name=parents,proto3" json:"parents,omitempty"`   // OPEN, then SEALING
+	Children []uint32               `protobuf:"varint,2,rep,packed,name=children,proto3" json:"children,omitempty"` // CREATING: these will take records
+	// CREATING as well, without replicas: between parents and children, since the
+	// API shows each split and merge of an UpdateShardCount. They never take a
+	// record.
+	Passing       []uint32 `protobuf:"varint,3,rep,packed,name=passing,proto3" json:"passing,omitempty"`
+	StartedMs     int64    `protobuf:"varint,4,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resharding) Reset() {
+	*x = Resharding{}
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resharding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resharding) ProtoMessage() {}
+
+func (x *Resharding) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resharding.ProtoReflect.Descriptor instead.
+func (*Resharding) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Resharding) GetParents() []uint32 {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
+func (x *Resharding) GetChildren() []uint32 {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *Resharding) GetPassing() []uint32 {
+	if x != nil {
+		return x.Passing
+	}
+	return nil
+}
+
+func (x *Resharding) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
 type HashRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StartHi       uint64                 `protobuf:"varint,1,opt,name=start_hi,json=startHi,proto3" json:"start_hi,omitempty"`
@@ -817,7 +908,7 @@ type HashRange struct {
 
 func (x *HashRange) Reset() {
 	*x = HashRange{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +920,7 @@ func (x *HashRange) String() string {
 func (*HashRange) ProtoMessage() {}
 
 func (x *HashRange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +933,7 @@ func (x *HashRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashRange.ProtoReflect.Descriptor instead.
 func (*HashRange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{4}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HashRange) GetStartHi() uint64 {
@@ -884,7 +975,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +987,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1000,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -940,7 +1031,7 @@ type Shard struct {
 	Range             *HashRange             `protobuf:"bytes,3,opt,name=range,proto3" json:"range,omitempty"`
 	Parents           []uint32               `protobuf:"varint,4,rep,packed,name=parents,proto3" json:"parents,omitempty"` // one after a split, two after a merge
 	State             ShardState             `protobuf:"varint,5,opt,name=state,proto3,enum=shardstream.v1.ShardState" json:"state,omitempty"`
-	FinalOffset       uint64                 `protobuf:"varint,6,opt,name=final_offset,json=finalOffset,proto3" json:"final_offset,omitempty"` // once closed
+	FinalOffset       uint64                 `protobuf:"varint,6,opt,name=final_offset,json=finalOffset,proto3" json:"final_offset,omitempty"` // once sealed
 	CreatedMs         int64                  `protobuf:"varint,7,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	ClosedMs          int64                  `protobuf:"varint,8,opt,name=closed_ms,json=closedMs,proto3" json:"closed_ms,omitempty"` // once closed
 	ReplicationFactor uint32                 `protobuf:"varint,9,opt,name=replication_factor,json=replicationFactor,proto3" json:"replication_factor,omitempty"`
@@ -951,13 +1042,16 @@ type Shard struct {
 	InSync            []uint64               `protobuf:"varint,14,rep,packed,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"` // replica ids
 	Version           uint64                 `protobuf:"varint,15,opt,name=version,proto3" json:"version,omitempty"`                    // rises with any change: the compare-and-set token
 	Recoveries        []*Recovery            `protobuf:"bytes,16,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// While SEALING: final_offset is set and never changes (I21). The shard is
+	// CLOSED together with the other parents of its reshard.
+	Sealed        bool `protobuf:"varint,17,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1063,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1076,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Shard) GetStreamId() uint64 {
@@ -1097,6 +1191,13 @@ func (x *Shard) GetRecoveries() []*Recovery {
 	return nil
 }
 
+func (x *Shard) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
 // Recovery records that an operator accepted the loss of a range of offsets.
 type Recovery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1112,7 +1213,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1225,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1238,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Recovery) GetAtMs() int64 {
@@ -1199,7 +1300,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
-	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xb0\x03\n" +
+	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xcc\x03\n" +
 	"\x06Broker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x17\n" +
@@ -1216,7 +1317,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"changed_ms\x18\v \x01(\x03R\tchangedMs\x12\x16\n" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnoted_frame\x18\r \x01(\x04R\n" +
-	"notedFrame\"\xcb\x03\n" +
+	"notedFrame\x12\x1a\n" +
+	"\bdraining\x18\x0e \x01(\bR\bdraining\"\x81\x04\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1229,10 +1331,18 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x0emax_record_kib\x18\b \x01(\rR\fmaxRecordKib\x12*\n" +
 	"\x11next_shard_number\x18\t \x01(\rR\x0fnextShardNumber\x12.\n" +
 	"\x13transition_after_ms\x18\n" +
-	" \x01(\x03R\x11transitionAfterMs\x1a7\n" +
+	" \x01(\x03R\x11transitionAfterMs\x124\n" +
+	"\areshard\x18\v \x01(\v2\x1a.shardstream.v1.ReshardingR\areshard\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
+	"\n" +
+	"Resharding\x12\x18\n" +
+	"\aparents\x18\x01 \x03(\rR\aparents\x12\x1a\n" +
+	"\bchildren\x18\x02 \x03(\rR\bchildren\x12\x18\n" +
+	"\apassing\x18\x03 \x03(\rR\apassing\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x04 \x01(\x03R\tstartedMs\"o\n" +
 	"\tHashRange\x12\x19\n" +
 	"\bstart_hi\x18\x01 \x01(\x04R\astartHi\x12\x19\n" +
 	"\bstart_lo\x18\x02 \x01(\x04R\astartLo\x12\x15\n" +
@@ -1241,7 +1351,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x122\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1c.shardstream.v1.ReplicaStateR\x05state\"\xb7\x04\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1c.shardstream.v1.ReplicaStateR\x05state\"\xcf\x04\n" +
 	"\x05Shard\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12/\n" +
@@ -1262,7 +1372,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\aversion\x18\x0f \x01(\x04R\aversion\x128\n" +
 	"\n" +
 	"recoveries\x18\x10 \x03(\v2\x18.shardstream.v1.RecoveryR\n" +
-	"recoveries\"\x8e\x01\n" +
+	"recoveries\x12\x16\n" +
+	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\x8e\x01\n" +
 	"\bRecovery\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1d\n" +
@@ -1338,7 +1449,7 @@ func file_shardstream_v1_metadata_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_metadata_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(ErrorKind)(0),      // 0: shardstream.v1.ErrorKind
 	(StreamStatus)(0),   // 1: shardstream.v1.StreamStatus
@@ -1350,28 +1461,30 @@ var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(*Limits)(nil),      // 7: shardstream.v1.Limits
 	(*Broker)(nil),      // 8: shardstream.v1.Broker
 	(*Stream)(nil),      // 9: shardstream.v1.Stream
-	(*HashRange)(nil),   // 10: shardstream.v1.HashRange
-	(*Replica)(nil),     // 11: shardstream.v1.Replica
-	(*Shard)(nil),       // 12: shardstream.v1.Shard
-	(*Recovery)(nil),    // 13: shardstream.v1.Recovery
-	nil,                 // 14: shardstream.v1.Stream.TagsEntry
+	(*Resharding)(nil),  // 10: shardstream.v1.Resharding
+	(*HashRange)(nil),   // 11: shardstream.v1.HashRange
+	(*Replica)(nil),     // 12: shardstream.v1.Replica
+	(*Shard)(nil),       // 13: shardstream.v1.Shard
+	(*Recovery)(nil),    // 14: shardstream.v1.Recovery
+	nil,                 // 15: shardstream.v1.Stream.TagsEntry
 }
 var file_shardstream_v1_metadata_proto_depIdxs = []int32{
 	7,  // 0: shardstream.v1.ClusterInfo.limits:type_name -> shardstream.v1.Limits
 	5,  // 1: shardstream.v1.Broker.state:type_name -> shardstream.v1.BrokerState
 	1,  // 2: shardstream.v1.Stream.status:type_name -> shardstream.v1.StreamStatus
 	2,  // 3: shardstream.v1.Stream.mode:type_name -> shardstream.v1.StreamMode
-	14, // 4: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
-	4,  // 5: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
-	10, // 6: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
-	3,  // 7: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
-	11, // 8: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
-	13, // 9: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 4: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
+	10, // 5: shardstream.v1.Stream.reshard:type_name -> shardstream.v1.Resharding
+	4,  // 6: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
+	11, // 7: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
+	3,  // 8: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
+	12, // 9: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
+	14, // 10: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_metadata_proto_init() }
@@ -1385,7 +1498,7 @@ func file_shardstream_v1_metadata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_metadata_proto_rawDesc), len(file_shardstream_v1_metadata_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

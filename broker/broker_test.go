@@ -44,20 +44,27 @@ func streamNamed(t *testing.T, b *Broker, name string, shards uint32) *pb.Stream
 	return b.meta.State().StreamByName(name)
 }
 
+// put appends as a gateway does: again while the node has not yet followed the
+// metadata.
 func put(t *testing.T, b *Broker, s *pb.Stream, shard uint32, data ...string) *pb.AppendResult {
 	t.Helper()
-	batch := stream.NewBatch(nil, stream.ShardID{Stream: stream.StreamID(s.Id), Number: shard}, [16]byte{}, [16]byte{}, 0)
-	for i, d := range data {
-		batch = batch.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: []byte(d), Ordinal: uint16(i)})
+	for {
+		batch := stream.NewBatch(nil, stream.ShardID{Stream: stream.StreamID(s.Id), Number: shard}, [16]byte{}, [16]byte{}, 0)
+		for i, d := range data {
+			batch = batch.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: []byte(d), Ordinal: uint16(i)})
+		}
+		stream.FinishBatch(batch, len(data))
+		r, err := b.Data().Append(t.Context(), &pb.AppendRequest{Batches: []*pb.ShardBatch{{
+			Shard: &pb.ShardRef{StreamId: s.Id, Shard: shard}, Batch: batch,
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind := stream.Kind(r.Results[0].Error); kind != stream.Unavailable && kind != stream.NotLeader {
+			return r.Results[0]
+		}
+		time.Sleep(time.Millisecond)
 	}
-	stream.FinishBatch(batch, len(data))
-	r, err := b.Data().Append(t.Context(), &pb.AppendRequest{Batches: []*pb.ShardBatch{{
-		Shard: &pb.ShardRef{StreamId: s.Id, Shard: shard}, Batch: batch,
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.Results[0]
 }
 
 // awaitRole waits until the node leads all that the metadata gives it.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,11 +96,6 @@ func (c *cluster) brokers() string {
 		list = append(list, n.grpc())
 	}
 	return strings.Join(list, ",")
-}
-
-func (c *cluster) node(name string) *broker {
-	i := slices.IndexFunc(c.nodes, func(n *broker) bool { return n.name == name })
-	return c.nodes[i]
 }
 
 // status is what `cluster status --json` says, as far as the tests look at it.

@@ -43,7 +43,7 @@ func (s *dataService) Append(ctx context.Context, req *pb.AppendRequest) (*pb.Ap
 	for i, b := range req.Batches {
 		err := refused
 		if err == nil {
-			err = s.appendOne(ctx, a, i, b)
+			err = s.appendOne(a, i, b)
 		}
 		if err != nil {
 			a.fail(i, err)
@@ -81,7 +81,7 @@ func (a *appendCall) fail(i int, err error) {
 	a.results[i].Detail = err.Error()
 }
 
-func (s *dataService) appendOne(ctx context.Context, a *appendCall, i int, sb *pb.ShardBatch) error {
+func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 	b, err := stream.CheckUnstamped(sb.Batch)
 	if err != nil {
 		return err
@@ -92,9 +92,6 @@ func (s *dataService) appendOne(ctx context.Context, a *appendCall, i int, sb *p
 	}
 	h, err := s.host.serving(shard)
 	if err != nil {
-		return err
-	}
-	if err := s.host.records.Admit(ctx, len(b)); err != nil {
 		return err
 	}
 	base, arrival, err := h.Append(b, sb.Repeat, func(err error) {

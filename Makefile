@@ -16,7 +16,7 @@ RACE := -race
 export CGO_ENABLED = 1
 endif
 
-.PHONY: help run build test test-unit test-e2e test-long clients lint format proto fuzz bench clean race-note
+.PHONY: help run build test test-unit test-e2e test-cluster test-chaos test-long clients lint format proto fuzz bench clean race-note
 
 help: ## List these words.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ build: ## Build bin/shardstream.
 	@mkdir -p bin
 	$(GO) build -o $(BIN) ./cmd/shardstream
 
-test: race-note test-unit test-e2e ## All tests, in the short form: below ten minutes on two cores.
+test: race-note test-unit test-e2e test-cluster ## All tests, in the short form: below ten minutes on two cores.
 
 race-note:
 ifeq ($(RACE),)
@@ -36,7 +36,7 @@ ifeq ($(RACE),)
 endif
 
 test-unit: race-note ## Tests of every package, with the race detector.
-	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
+	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -vE '/test/(e2e|cluster)$$')
 
 # Verbose, so that each skipped test says why.
 test-e2e: clients ## The real binary under real clients: AWS CLI, boto3, Go and JS SDKs, kill -9.
@@ -44,6 +44,14 @@ test-e2e: clients ## The real binary under real clients: AWS CLI, boto3, Go and 
 
 test-long: clients ## The long suite: 100 rounds of kill -9, larger inputs (some ten minutes).
 	SHARDSTREAM_KILL_ROUNDS=100 SHARDSTREAM_LOG_LINES=1000000 $(GO) test -v -count=1 -timeout 60m ./test/e2e
+
+test-cluster: build ## Clusters of real processes, killed and paused under load, in the short form.
+	$(GO) test -v -count=1 -timeout 9m ./test/cluster
+
+test-chaos: build ## The long form of all that breaks things: 20 rounds a fault, 20,000 schedules, every mutant (two hours).
+	SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 90m ./test/cluster
+	SHARDSTREAM_LONG=1 $(GO) test -v -count=1 -timeout 180m ./test/sim
+	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm
 
 # The clients that the end-to-end tests drive, in the versions that their own
 # lock files name. Without python3 or node those tests are skipped, and say so.

@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"cmd/shardstream/internal/benchclient": {},
 	"test":                                 {},
 	"test/history":                         {},
+	"test/sim":                             {"broker/recordlog", "broker/replica", "proto/shardstream/v1", "raftfsm", "stream"},
 	"test/e2e":                             {},
 	"test/cluster":                         {},
 }

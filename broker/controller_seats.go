@@ -14,6 +14,10 @@ const (
 	// seatPatience is how long a node must have been well to vote, and a voter
 	// gone to lose its vote.
 	seatPatience = 30 * time.Second
+	// seatSwapPatience is that of a node which has come back with another disk:
+	// its old server is gone for certain, and until its new one votes, the
+	// metadata bears one death less.
+	seatSwapPatience = 2 * time.Second
 	// seatPause is the least time between two changes of the voters.
 	seatPause = time.Second
 	// seatTimeout bounds one change.
@@ -65,9 +69,9 @@ func (k seatKeeper) observe(now time.Time, well map[string]bool) {
 	}
 }
 
-func (k seatKeeper) has(node string, well bool, now time.Time) bool {
+func (k seatKeeper) has(node string, well bool, now time.Time, patience time.Duration) bool {
 	s, known := k.since[node]
-	return known && s.well == well && now.Sub(s.at) >= seatPatience
+	return known && s.well == well && now.Sub(s.at) >= patience
 }
 
 // next gives the next change, one at a time: who votes is placement's to say,
@@ -83,13 +87,23 @@ func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, serve
 	}
 	var members []placement.Member
 	byID := make(map[string]raftfsm.Server, len(servers))
+	patience := make(map[string]time.Duration)
+	for _, s := range servers {
+		b := byNode[s.NodeID]
+		if patience[s.NodeID] == 0 {
+			patience[s.NodeID] = seatPatience
+		}
+		if b != nil && s.ID != raftfsm.ServerID(b.NodeId, b.DiskId) {
+			patience[s.NodeID] = seatSwapPatience
+		}
+	}
 	for _, s := range servers {
 		b := byNode[s.NodeID]
 		otherDisk := b != nil && s.ID != raftfsm.ServerID(b.NodeId, b.DiskId)
 		switch {
 		case b.GetState() == pb.BrokerState_BROKER_STATE_GONE:
 			return seatChange{seatRemove, s, "its broker was removed from the cluster"}
-		case otherDisk && k.has(s.NodeID, true, now):
+		case otherDisk && k.has(s.NodeID, true, now, patience[s.NodeID]):
 			return seatChange{seatRemove, s, "its node has another disk now"}
 		case otherDisk && !s.Voter:
 			continue
@@ -97,7 +111,7 @@ func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, serve
 		byID[s.ID] = s
 		members = append(members, placement.Member{
 			ID: s.ID, Node: stream.NodeID(s.NodeID), Zone: b.GetZone(), Voter: s.Voter, Leader: s.NodeID == self && !otherDisk,
-			Well: !otherDisk && k.has(s.NodeID, true, now), Dead: otherDisk || k.has(s.NodeID, false, now),
+			Well: !otherDisk && k.has(s.NodeID, true, now, patience[s.NodeID]), Dead: otherDisk || k.has(s.NodeID, false, now, seatPatience),
 		})
 	}
 	switch change := placement.Voters(members); {

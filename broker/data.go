@@ -156,6 +156,35 @@ func (s *dataService) locate(req *pb.LocateRequest) (stream.Offset, error) {
 	return 0, stream.Errorf(stream.Invalid, "broker.Locate", "unknown position %d", req.Position)
 }
 
+// FindRepeat tells which records of a request a shard has stored.
+func (s *dataService) FindRepeat(_ context.Context, req *pb.FindRepeatRequest) (*pb.FindRepeatResponse, error) {
+	response := &pb.FindRepeatResponse{}
+	b, err := s.findRepeat(req)
+	if err != nil {
+		response.Error, response.Detail = pb.ErrorKind(stream.KindOf(err)), err.Error()
+		return response, nil
+	}
+	response.BaseOffset, response.ArrivalMs = uint64(b.Base()), b.Arrival()
+	for _, r := range b.Records() {
+		response.Ordinals = append(response.Ordinals, uint32(r.Ordinal))
+	}
+	return response, nil
+}
+
+func (s *dataService) findRepeat(req *pb.FindRepeatRequest) (stream.Batch, error) {
+	var request, invocation [16]byte
+	if len(req.RequestId) != len(request) || len(req.InvocationId) != len(invocation) {
+		return nil, stream.Errorf(stream.Invalid, "broker.FindRepeat", "ids of %d and %d bytes", len(req.RequestId), len(req.InvocationId))
+	}
+	copy(request[:], req.RequestId)
+	copy(invocation[:], req.InvocationId)
+	h, err := s.host.serving(shardOf(req.Shard))
+	if err != nil {
+		return nil, err
+	}
+	return h.FindRepeat(request, invocation, uint16(req.Attempt))
+}
+
 // inProcessData is the Data client for a gateway in the same process: the
 // generated interface without gRPC in between.
 type inProcessData struct{ service *dataService }
@@ -172,5 +201,10 @@ func (c inProcessData) Read(ctx context.Context, in *pb.ReadRequest, _ ...grpc.C
 
 func (c inProcessData) Locate(ctx context.Context, in *pb.LocateRequest, _ ...grpc.CallOption) (*pb.LocateResponse, error) {
 	out, err := c.service.Locate(ctx, in)
+	return out, toStatus(err)
+}
+
+func (c inProcessData) FindRepeat(ctx context.Context, in *pb.FindRepeatRequest, _ ...grpc.CallOption) (*pb.FindRepeatResponse, error) {
+	out, err := c.service.FindRepeat(ctx, in)
 	return out, toStatus(err)
 }

@@ -190,6 +190,58 @@ func (t *repeats) restore(old []seen) {
 	t.from = 0
 }
 
+// findRequest gives the batch of a request, whatever its shape is now.
+func (t *repeats) findRequest(request, invocation [16]byte, attempt uint16) (seen, bool) {
+	if request != [16]byte{} {
+		if s, ok := t.at(t.byID, requestKey(request)); ok && s.request == request {
+			return s, true
+		}
+	}
+	if invocation != [16]byte{} {
+		if s, ok := t.at(t.byID, invocationKey(invocation)); ok && s.invocation == invocation && (s.attempt > 1 || attempt > 1) {
+			return s, true
+		}
+	}
+	return seen{}, false
+}
+
+// FindRepeat gives the stored batch of a request, if the shard has one that is
+// committed. Kinds: NotLeader, NotFound; Unavailable while that isn't known, or
+// the batch is not committed yet; those of a read.
+func (r *Replica) FindRepeat(request, invocation [16]byte, attempt uint16) (stream.Batch, error) {
+	const op = "replica.FindRepeat"
+	s, err := r.findCommitted(op, request, invocation, attempt)
+	if err != nil {
+		return nil, err
+	}
+	batches, err := r.log.Read(s.base, s.end, int(s.length))
+	if err != nil {
+		return nil, err
+	}
+	if len(batches) == 0 || batches[0].Base() != s.base {
+		return nil, stream.Errorf(stream.NotFound, op, "the batch at offset %d has expired", s.base)
+	}
+	return batches[0], nil
+}
+
+func (r *Replica) findCommitted(op string, request, invocation [16]byte, attempt uint16) (seen, error) {
+	r.mu.Lock()
+	defer r.unlock()
+	if r.role != leading {
+		return seen{}, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
+	}
+	s, found := r.repeats.findRequest(request, invocation, attempt)
+	switch {
+	case !found && r.repeats.from > 0:
+		return s, stream.Errorf(stream.Unavailable, op, "shard %s is still reading back which requests it has seen", r.key.Shard)
+	case !found:
+		return s, stream.Errorf(stream.NotFound, op, "shard %s has nothing of the request", r.key.Shard)
+	case s.end > r.hw:
+		return s, stream.Errorf(stream.Unavailable, op, "what shard %s has of the request is not committed yet", r.key.Shard)
+	}
+	return s, nil
+}
+
 // Restore reads back what the log held of the last minutes when the process
 // began, so that repeats of it are known. It reads from the disk: not for a
 // goroutine that others wait for. Until it is done a leader refuses what may be

@@ -75,6 +75,150 @@ func (Position) EnumDescriptor() ([]byte, []int) {
 	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{0}
 }
 
+type FindRepeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	RequestId     []byte                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`          // 16 bytes
+	InvocationId  []byte                 `protobuf:"bytes,3,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"` // 16 bytes; zero if the SDK sent none
+	Attempt       uint32                 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindRepeatRequest) Reset() {
+	*x = FindRepeatRequest{}
+	mi := &file_shardstream_v1_data_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindRepeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindRepeatRequest) ProtoMessage() {}
+
+func (x *FindRepeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_data_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindRepeatRequest.ProtoReflect.Descriptor instead.
+func (*FindRepeatRequest) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FindRepeatRequest) GetShard() *ShardRef {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *FindRepeatRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *FindRepeatRequest) GetInvocationId() []byte {
+	if x != nil {
+		return x.InvocationId
+	}
+	return nil
+}
+
+func (x *FindRepeatRequest) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+type FindRepeatResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         ErrorKind              `protobuf:"varint,1,opt,name=error,proto3,enum=shardstream.v1.ErrorKind" json:"error,omitempty"` // NOT_FOUND: nothing of the request is stored
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Ordinals      []uint32               `protobuf:"varint,3,rep,packed,name=ordinals,proto3" json:"ordinals,omitempty"`                // of the records in the request
+	BaseOffset    uint64                 `protobuf:"varint,4,opt,name=base_offset,json=baseOffset,proto3" json:"base_offset,omitempty"` // of the first of them; the others follow
+	ArrivalMs     int64                  `protobuf:"varint,5,opt,name=arrival_ms,json=arrivalMs,proto3" json:"arrival_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindRepeatResponse) Reset() {
+	*x = FindRepeatResponse{}
+	mi := &file_shardstream_v1_data_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindRepeatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindRepeatResponse) ProtoMessage() {}
+
+func (x *FindRepeatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_data_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindRepeatResponse.ProtoReflect.Descriptor instead.
+func (*FindRepeatResponse) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FindRepeatResponse) GetError() ErrorKind {
+	if x != nil {
+		return x.Error
+	}
+	return ErrorKind_ERROR_KIND_NONE
+}
+
+func (x *FindRepeatResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *FindRepeatResponse) GetOrdinals() []uint32 {
+	if x != nil {
+		return x.Ordinals
+	}
+	return nil
+}
+
+func (x *FindRepeatResponse) GetBaseOffset() uint64 {
+	if x != nil {
+		return x.BaseOffset
+	}
+	return 0
+}
+
+func (x *FindRepeatResponse) GetArrivalMs() int64 {
+	if x != nil {
+		return x.ArrivalMs
+	}
+	return 0
+}
+
 type ShardRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
@@ -85,7 +229,7 @@ type ShardRef struct {
 
 func (x *ShardRef) Reset() {
 	*x = ShardRef{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[0]
+	mi := &file_shardstream_v1_data_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -97,7 +241,7 @@ func (x *ShardRef) String() string {
 func (*ShardRef) ProtoMessage() {}
 
 func (x *ShardRef) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[0]
+	mi := &file_shardstream_v1_data_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -110,7 +254,7 @@ func (x *ShardRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardRef.ProtoReflect.Descriptor instead.
 func (*ShardRef) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{0}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ShardRef) GetStreamId() uint64 {
@@ -140,7 +284,7 @@ type ShardBatch struct {
 
 func (x *ShardBatch) Reset() {
 	*x = ShardBatch{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[1]
+	mi := &file_shardstream_v1_data_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -152,7 +296,7 @@ func (x *ShardBatch) String() string {
 func (*ShardBatch) ProtoMessage() {}
 
 func (x *ShardBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[1]
+	mi := &file_shardstream_v1_data_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -165,7 +309,7 @@ func (x *ShardBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardBatch.ProtoReflect.Descriptor instead.
 func (*ShardBatch) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{1}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ShardBatch) GetShard() *ShardRef {
@@ -198,7 +342,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[2]
+	mi := &file_shardstream_v1_data_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +354,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[2]
+	mi := &file_shardstream_v1_data_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +367,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{2}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AppendRequest) GetBatches() []*ShardBatch {
@@ -242,7 +386,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[3]
+	mi := &file_shardstream_v1_data_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -254,7 +398,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[3]
+	mi := &file_shardstream_v1_data_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -267,7 +411,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{3}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AppendResponse) GetResults() []*AppendResult {
@@ -289,7 +433,7 @@ type AppendResult struct {
 
 func (x *AppendResult) Reset() {
 	*x = AppendResult{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[4]
+	mi := &file_shardstream_v1_data_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +445,7 @@ func (x *AppendResult) String() string {
 func (*AppendResult) ProtoMessage() {}
 
 func (x *AppendResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[4]
+	mi := &file_shardstream_v1_data_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +458,7 @@ func (x *AppendResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResult.ProtoReflect.Descriptor instead.
 func (*AppendResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{4}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AppendResult) GetError() ErrorKind {
@@ -357,7 +501,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[5]
+	mi := &file_shardstream_v1_data_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +513,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[5]
+	mi := &file_shardstream_v1_data_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +526,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{5}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReadRequest) GetShard() *ShardRef {
@@ -429,7 +573,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[6]
+	mi := &file_shardstream_v1_data_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +585,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[6]
+	mi := &file_shardstream_v1_data_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +598,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{6}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadResponse) GetError() ErrorKind {
@@ -510,7 +654,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[7]
+	mi := &file_shardstream_v1_data_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +666,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[7]
+	mi := &file_shardstream_v1_data_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +679,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{7}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LocateRequest) GetShard() *ShardRef {
@@ -570,7 +714,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[8]
+	mi := &file_shardstream_v1_data_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +726,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[8]
+	mi := &file_shardstream_v1_data_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +739,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{8}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LocateResponse) GetError() ErrorKind {
@@ -623,7 +767,21 @@ var File_shardstream_v1_data_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\n" +
-	"\x19shardstream/v1/data.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"=\n" +
+	"\x19shardstream/v1/data.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xa1\x01\n" +
+	"\x11FindRepeatRequest\x12.\n" +
+	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\x12#\n" +
+	"\rinvocation_id\x18\x03 \x01(\fR\finvocationId\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\rR\aattempt\"\xb9\x01\n" +
+	"\x12FindRepeatResponse\x12/\n" +
+	"\x05error\x18\x01 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x1a\n" +
+	"\bordinals\x18\x03 \x03(\rR\bordinals\x12\x1f\n" +
+	"\vbase_offset\x18\x04 \x01(\x04R\n" +
+	"baseOffset\x12\x1d\n" +
+	"\n" +
+	"arrival_ms\x18\x05 \x01(\x03R\tarrivalMs\"=\n" +
 	"\bShardRef\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\"j\n" +
@@ -668,11 +826,13 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\x10POSITION_UNKNOWN\x10\x00\x12\x19\n" +
 	"\x15POSITION_TRIM_HORIZON\x10\x01\x12\x13\n" +
 	"\x0fPOSITION_LATEST\x10\x02\x12\x14\n" +
-	"\x10POSITION_AT_TIME\x10\x032\xdb\x01\n" +
+	"\x10POSITION_AT_TIME\x10\x032\xb0\x02\n" +
 	"\x04Data\x12G\n" +
 	"\x06Append\x12\x1d.shardstream.v1.AppendRequest\x1a\x1e.shardstream.v1.AppendResponse\x12A\n" +
 	"\x04Read\x12\x1b.shardstream.v1.ReadRequest\x1a\x1c.shardstream.v1.ReadResponse\x12G\n" +
-	"\x06Locate\x12\x1d.shardstream.v1.LocateRequest\x1a\x1e.shardstream.v1.LocateResponseB\xa8\x01\n" +
+	"\x06Locate\x12\x1d.shardstream.v1.LocateRequest\x1a\x1e.shardstream.v1.LocateResponse\x12S\n" +
+	"\n" +
+	"FindRepeat\x12!.shardstream.v1.FindRepeatRequest\x1a\".shardstream.v1.FindRepeatResponseB\xa8\x01\n" +
 	"\x12com.shardstream.v1B\tDataProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -688,41 +848,47 @@ func file_shardstream_v1_data_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_data_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shardstream_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shardstream_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shardstream_v1_data_proto_goTypes = []any{
-	(Position)(0),          // 0: shardstream.v1.Position
-	(*ShardRef)(nil),       // 1: shardstream.v1.ShardRef
-	(*ShardBatch)(nil),     // 2: shardstream.v1.ShardBatch
-	(*AppendRequest)(nil),  // 3: shardstream.v1.AppendRequest
-	(*AppendResponse)(nil), // 4: shardstream.v1.AppendResponse
-	(*AppendResult)(nil),   // 5: shardstream.v1.AppendResult
-	(*ReadRequest)(nil),    // 6: shardstream.v1.ReadRequest
-	(*ReadResponse)(nil),   // 7: shardstream.v1.ReadResponse
-	(*LocateRequest)(nil),  // 8: shardstream.v1.LocateRequest
-	(*LocateResponse)(nil), // 9: shardstream.v1.LocateResponse
-	(ErrorKind)(0),         // 10: shardstream.v1.ErrorKind
+	(Position)(0),              // 0: shardstream.v1.Position
+	(*FindRepeatRequest)(nil),  // 1: shardstream.v1.FindRepeatRequest
+	(*FindRepeatResponse)(nil), // 2: shardstream.v1.FindRepeatResponse
+	(*ShardRef)(nil),           // 3: shardstream.v1.ShardRef
+	(*ShardBatch)(nil),         // 4: shardstream.v1.ShardBatch
+	(*AppendRequest)(nil),      // 5: shardstream.v1.AppendRequest
+	(*AppendResponse)(nil),     // 6: shardstream.v1.AppendResponse
+	(*AppendResult)(nil),       // 7: shardstream.v1.AppendResult
+	(*ReadRequest)(nil),        // 8: shardstream.v1.ReadRequest
+	(*ReadResponse)(nil),       // 9: shardstream.v1.ReadResponse
+	(*LocateRequest)(nil),      // 10: shardstream.v1.LocateRequest
+	(*LocateResponse)(nil),     // 11: shardstream.v1.LocateResponse
+	(ErrorKind)(0),             // 12: shardstream.v1.ErrorKind
 }
 var file_shardstream_v1_data_proto_depIdxs = []int32{
-	1,  // 0: shardstream.v1.ShardBatch.shard:type_name -> shardstream.v1.ShardRef
-	2,  // 1: shardstream.v1.AppendRequest.batches:type_name -> shardstream.v1.ShardBatch
-	5,  // 2: shardstream.v1.AppendResponse.results:type_name -> shardstream.v1.AppendResult
-	10, // 3: shardstream.v1.AppendResult.error:type_name -> shardstream.v1.ErrorKind
-	1,  // 4: shardstream.v1.ReadRequest.shard:type_name -> shardstream.v1.ShardRef
-	10, // 5: shardstream.v1.ReadResponse.error:type_name -> shardstream.v1.ErrorKind
-	1,  // 6: shardstream.v1.LocateRequest.shard:type_name -> shardstream.v1.ShardRef
-	0,  // 7: shardstream.v1.LocateRequest.position:type_name -> shardstream.v1.Position
-	10, // 8: shardstream.v1.LocateResponse.error:type_name -> shardstream.v1.ErrorKind
-	3,  // 9: shardstream.v1.Data.Append:input_type -> shardstream.v1.AppendRequest
-	6,  // 10: shardstream.v1.Data.Read:input_type -> shardstream.v1.ReadRequest
-	8,  // 11: shardstream.v1.Data.Locate:input_type -> shardstream.v1.LocateRequest
-	4,  // 12: shardstream.v1.Data.Append:output_type -> shardstream.v1.AppendResponse
-	7,  // 13: shardstream.v1.Data.Read:output_type -> shardstream.v1.ReadResponse
-	9,  // 14: shardstream.v1.Data.Locate:output_type -> shardstream.v1.LocateResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: shardstream.v1.FindRepeatRequest.shard:type_name -> shardstream.v1.ShardRef
+	12, // 1: shardstream.v1.FindRepeatResponse.error:type_name -> shardstream.v1.ErrorKind
+	3,  // 2: shardstream.v1.ShardBatch.shard:type_name -> shardstream.v1.ShardRef
+	4,  // 3: shardstream.v1.AppendRequest.batches:type_name -> shardstream.v1.ShardBatch
+	7,  // 4: shardstream.v1.AppendResponse.results:type_name -> shardstream.v1.AppendResult
+	12, // 5: shardstream.v1.AppendResult.error:type_name -> shardstream.v1.ErrorKind
+	3,  // 6: shardstream.v1.ReadRequest.shard:type_name -> shardstream.v1.ShardRef
+	12, // 7: shardstream.v1.ReadResponse.error:type_name -> shardstream.v1.ErrorKind
+	3,  // 8: shardstream.v1.LocateRequest.shard:type_name -> shardstream.v1.ShardRef
+	0,  // 9: shardstream.v1.LocateRequest.position:type_name -> shardstream.v1.Position
+	12, // 10: shardstream.v1.LocateResponse.error:type_name -> shardstream.v1.ErrorKind
+	5,  // 11: shardstream.v1.Data.Append:input_type -> shardstream.v1.AppendRequest
+	8,  // 12: shardstream.v1.Data.Read:input_type -> shardstream.v1.ReadRequest
+	10, // 13: shardstream.v1.Data.Locate:input_type -> shardstream.v1.LocateRequest
+	1,  // 14: shardstream.v1.Data.FindRepeat:input_type -> shardstream.v1.FindRepeatRequest
+	6,  // 15: shardstream.v1.Data.Append:output_type -> shardstream.v1.AppendResponse
+	9,  // 16: shardstream.v1.Data.Read:output_type -> shardstream.v1.ReadResponse
+	11, // 17: shardstream.v1.Data.Locate:output_type -> shardstream.v1.LocateResponse
+	2,  // 18: shardstream.v1.Data.FindRepeat:output_type -> shardstream.v1.FindRepeatResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_data_proto_init() }
@@ -737,7 +903,7 @@ func file_shardstream_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_data_proto_rawDesc), len(file_shardstream_v1_data_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

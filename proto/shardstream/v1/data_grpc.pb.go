@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Data_Append_FullMethodName = "/shardstream.v1.Data/Append"
-	Data_Read_FullMethodName   = "/shardstream.v1.Data/Read"
-	Data_Locate_FullMethodName = "/shardstream.v1.Data/Locate"
+	Data_Append_FullMethodName     = "/shardstream.v1.Data/Append"
+	Data_Read_FullMethodName       = "/shardstream.v1.Data/Read"
+	Data_Locate_FullMethodName     = "/shardstream.v1.Data/Locate"
+	Data_FindRepeat_FullMethodName = "/shardstream.v1.Data/FindRepeat"
 )
 
 // DataClient is the client API for Data service.
@@ -38,6 +39,10 @@ type DataClient interface {
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
 	// Locate resolves a position (oldest, next, by time) to an offset.
 	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
+	// FindRepeat tells which records of a request a shard has stored. A retry
+	// that comes after a reshard goes to a child, which can't know what its parent
+	// has; so whoever sends it asks the parents first (I22).
+	FindRepeat(ctx context.Context, in *FindRepeatRequest, opts ...grpc.CallOption) (*FindRepeatResponse, error)
 }
 
 type dataClient struct {
@@ -78,6 +83,16 @@ func (c *dataClient) Locate(ctx context.Context, in *LocateRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *dataClient) FindRepeat(ctx context.Context, in *FindRepeatRequest, opts ...grpc.CallOption) (*FindRepeatResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindRepeatResponse)
+	err := c.cc.Invoke(ctx, Data_FindRepeat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DataServer is the server API for Data service.
 // All implementations must embed UnimplementedDataServer
 // for forward compatibility.
@@ -90,6 +105,10 @@ type DataServer interface {
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
 	// Locate resolves a position (oldest, next, by time) to an offset.
 	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
+	// FindRepeat tells which records of a request a shard has stored. A retry
+	// that comes after a reshard goes to a child, which can't know what its parent
+	// has; so whoever sends it asks the parents first (I22).
+	FindRepeat(context.Context, *FindRepeatRequest) (*FindRepeatResponse, error)
 	mustEmbedUnimplementedDataServer()
 }
 
@@ -108,6 +127,9 @@ func (UnimplementedDataServer) Read(context.Context, *ReadRequest) (*ReadRespons
 }
 func (UnimplementedDataServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
+}
+func (UnimplementedDataServer) FindRepeat(context.Context, *FindRepeatRequest) (*FindRepeatResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindRepeat not implemented")
 }
 func (UnimplementedDataServer) mustEmbedUnimplementedDataServer() {}
 func (UnimplementedDataServer) testEmbeddedByValue()              {}
@@ -184,6 +206,24 @@ func _Data_Locate_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Data_FindRepeat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindRepeatRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DataServer).FindRepeat(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Data_FindRepeat_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DataServer).FindRepeat(ctx, req.(*FindRepeatRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Data_ServiceDesc is the grpc.ServiceDesc for Data service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +242,10 @@ var Data_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Locate",
 			Handler:    _Data_Locate_Handler,
+		},
+		{
+			MethodName: "FindRepeat",
+			Handler:    _Data_FindRepeat_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -75,6 +75,20 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.setFactors(op.SetFactors)
 	case *pb.Command_NoteFrames:
 		return d.noteFrames(op.NoteFrames)
+	case *pb.Command_Reshard:
+		return d.reshard(op.Reshard)
+	case *pb.Command_SealParents:
+		return d.sealParents(op.SealParents)
+	case *pb.Command_SealShards:
+		return d.sealShards(op.SealShards)
+	case *pb.Command_ExpireShards:
+		return d.expireShards(op.ExpireShards)
+	case *pb.Command_DrainBroker:
+		return d.drainBroker(op.DrainBroker)
+	case *pb.Command_UndrainBroker:
+		return d.undrainBroker(op.UndrainBroker)
+	case *pb.Command_RemoveBroker:
+		return d.removeBroker(op.RemoveBroker)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

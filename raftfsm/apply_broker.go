@@ -56,6 +56,12 @@ func (d *draft) registerBroker(c *pb.RegisterBroker) *pb.CommandResult {
 		HttpAddress: b.GetHttpAddress(), Zone: b.GetZone(), FeatureLevel: b.GetFeatureLevel(),
 		State: pb.BrokerState_BROKER_STATE_FENCED, ChangedMs: d.now, NotedFrame: c.GetJournalFrame(),
 	}
+	if old.GetState() == pb.BrokerState_BROKER_STATE_GONE && old.GetDiskId() == b.GetDiskId() {
+		return refuse(stream.WrongState, "broker %q was removed from the cluster: to add it again, start it with an empty data directory", b.GetNodeId())
+	}
+	if old.GetState() != pb.BrokerState_BROKER_STATE_GONE {
+		renewed.Draining = old.GetDraining()
+	}
 	d.putBroker(renewed)
 	gone := old != nil && !sameDisk(old, c)
 	hosted := d.shardsOn(b.GetNodeId())
@@ -66,10 +72,7 @@ func (d *draft) registerBroker(c *pb.RegisterBroker) *pb.CommandResult {
 		}
 	}
 	// The message is not part of any state yet.
-	renewed.State = pb.BrokerState_BROKER_STATE_LIVE
-	if old.GetState() == pb.BrokerState_BROKER_STATE_DRAINING {
-		renewed.State, renewed.Reason = old.GetState(), old.GetReason()
-	}
+	renewed.State, renewed.Reason = upState(renewed)
 	for _, at := range hosted {
 		d.electOffline(d.at(at))
 	}

@@ -51,7 +51,8 @@ func (d *draft) unfenceBroker(c *pb.UnfenceBroker) *pb.CommandResult {
 		return res
 	}
 	if d.Broker(c.GetNodeId()).GetState() == pb.BrokerState_BROKER_STATE_FENCED {
-		d.setBrokerState(c.GetNodeId(), pb.BrokerState_BROKER_STATE_LIVE, "")
+		state, reason := upState(d.Broker(c.GetNodeId()))
+		d.setBrokerState(c.GetNodeId(), state, reason)
 		for _, at := range d.shardsOn(c.GetNodeId()) {
 			d.electOffline(d.at(at))
 		}

@@ -63,9 +63,10 @@ func validChange(sh *pb.Shard, c *pb.InSyncChange) bool {
 
 // mayJoin tells whether a replica that has caught up may count: the copy that
 // did so is the one on the node's disk now (I11), it is undamaged, and the node
-// is neither dead nor about to leave.
+// is neither dead nor about to stop. One that is being drained counts until
+// another has taken its place.
 func (d *draft) mayJoin(r *pb.Replica, incarnation uint64) bool {
 	b := d.Broker(r.GetNodeId())
-	return r.GetState() == pb.ReplicaState_REPLICA_STATE_CREATED &&
-		b.GetState() == pb.BrokerState_BROKER_STATE_LIVE && b.GetIncarnation() == incarnation
+	up := b.GetState() == pb.BrokerState_BROKER_STATE_LIVE || b.GetState() == pb.BrokerState_BROKER_STATE_DRAINING
+	return r.GetState() == pb.ReplicaState_REPLICA_STATE_CREATED && up && b.GetIncarnation() == incarnation
 }

@@ -34,7 +34,7 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 	if res := d.checkQuota(c); res != nil {
 		return res
 	}
-	if res := d.checkPlacement(c); res != nil {
+	if res := d.checkPlacement(c.GetPlacement(), int(c.GetShardCount())); res != nil {
 		return res
 	}
 
@@ -57,7 +57,7 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 	for i, r := range stream.UniformRanges(len(shards)) {
 		shards[i] = &pb.Shard{
 			StreamId: s.GetId(), Number: uint32(i), State: pb.ShardState_SHARD_STATE_CREATING, CreatedMs: d.now,
-			Range: &pb.HashRange{StartHi: r.Start.Hi, StartLo: r.Start.Lo, EndHi: r.End.Hi, EndLo: r.End.Lo},
+			Range: rangeMessage(r),
 		}
 		d.placeShard(shards[i], c.GetPlacement()[i].GetNodeIds())
 	}
@@ -99,11 +99,11 @@ func (d *draft) checkQuota(c *pb.CreateStream) *pb.CommandResult {
 	return nil
 }
 
-func (d *draft) checkPlacement(c *pb.CreateStream) *pb.CommandResult {
-	if len(c.GetPlacement()) != int(c.GetShardCount()) {
-		return refuse(stream.Invalid, "placement for %d shards instead of %d", len(c.GetPlacement()), c.GetShardCount())
+func (d *draft) checkPlacement(placement []*pb.ReplicaNodes, shards int) *pb.CommandResult {
+	if len(placement) != shards {
+		return refuse(stream.Invalid, "placement for %d shards instead of %d", len(placement), shards)
 	}
-	for i, p := range c.GetPlacement() {
+	for i, p := range placement {
 		if len(p.GetNodeIds()) == 0 {
 			return refuse(stream.Invalid, "no node for shard %d", i)
 		}

@@ -511,6 +511,8 @@ func scalar(k protoreflect.Kind) protoreflect.Value {
 		return protoreflect.ValueOfUint64(1)
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(1)
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
 	}
 	panic(k)
 }

@@ -107,7 +107,8 @@ func (d *differ) entry(old, new *entry) {
 // streamSize and shardSize are upper estimates of encoded sizes; computing the
 // exact ones would cost as much as encoding.
 func streamSize(s *pb.Stream) int {
-	size := 96 + len(s.GetName())
+	re := s.GetReshard()
+	size := 128 + len(s.GetName()) + 5*(len(re.GetParents())+len(re.GetChildren())+len(re.GetPassing()))
 	for k, v := range s.GetTags() {
 		size += 8 + len(k) + len(v)
 	}

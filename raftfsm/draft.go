@@ -134,7 +134,7 @@ func copyStream(s *pb.Stream) *pb.Stream {
 	return &pb.Stream{
 		Id: s.GetId(), Name: s.GetName(), Status: s.GetStatus(), Mode: s.GetMode(), CreatedMs: s.GetCreatedMs(),
 		RetentionHours: s.GetRetentionHours(), Tags: s.GetTags(), MaxRecordKib: s.GetMaxRecordKib(),
-		NextShardNumber: s.GetNextShardNumber(), TransitionAfterMs: s.GetTransitionAfterMs(),
+		NextShardNumber: s.GetNextShardNumber(), TransitionAfterMs: s.GetTransitionAfterMs(), Reshard: s.GetReshard(),
 	}
 }
 
@@ -146,7 +146,7 @@ func copyShard(s *pb.Shard) *pb.Shard {
 		State: s.GetState(), FinalOffset: s.GetFinalOffset(), CreatedMs: s.GetCreatedMs(), ClosedMs: s.GetClosedMs(),
 		ReplicationFactor: s.GetReplicationFactor(), MinInSync: s.GetMinInSync(), Replicas: s.GetReplicas(),
 		Leader: s.GetLeader(), Epoch: s.GetEpoch(), InSync: s.GetInSync(), Version: s.GetVersion(),
-		Recoveries: s.GetRecoveries(),
+		Recoveries: s.GetRecoveries(), Sealed: s.GetSealed(),
 	}
 }
 

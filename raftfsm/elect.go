@@ -54,9 +54,10 @@ func (d *draft) electOffline(sh *pb.Shard) {
 	}
 }
 
-// finished tells that a shard takes no more records and has no leader.
+// finished tells that a shard has no replicas and never will: it has expired, or
+// it only stands between the parents and the children of a reshard.
 func finished(sh *pb.Shard) bool {
-	return sh.GetState() == pb.ShardState_SHARD_STATE_EXPIRED
+	return sh.GetState() == pb.ShardState_SHARD_STATE_EXPIRED || sh.GetReplicationFactor() == 0 && len(sh.GetReplicas()) == 0
 }
 
 // form ends a new shard's wait for its replicas: all of them are on their disks

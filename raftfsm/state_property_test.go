@@ -11,7 +11,6 @@ import (
 	"pgregory.net/rapid"
 
 	pb "shardstream/proto/shardstream/v1"
-	"shardstream/stream"
 )
 
 // drawCommand makes a command that often fits the state and sometimes doesn't.
@@ -37,7 +36,9 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 		return s.Broker(node).GetIncarnation()
 	}
 	var c *pb.Command
-	switch rapid.IntRange(0, 27).Draw(t, "op") {
+	switch rapid.IntRange(0, 37).Draw(t, "op") {
+	case 28, 29, 30, 31, 32, 33, 34, 35, 36, 37:
+		c = drawReshard(t, s, node.Draw(t, "node"), id.Draw(t, "id"))
 	case 0:
 		c = initCmd(&pb.Limits{Shards: 12, OnDemandStreams: 2})
 	case 1:
@@ -78,6 +79,9 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 		c = drawClusterCommand(t, s, node.Draw(t, "node"), id.Draw(t, "id"), incarnation)
 	}
 	c.TimeMs = rapid.Int64Range(0, 200).Draw(t, "time")
+	if c.GetExpireShards() != nil && rapid.Bool().Draw(t, "long after") {
+		c.TimeMs = s.now() + 70*3_600_000
+	}
 	return c
 }
 
@@ -166,18 +170,10 @@ func checkState(t *rapid.T, s *State) {
 			t.Fatalf("the name %q leads elsewhere", st.GetName())
 		}
 		open += countOpen(st, s.Shards(st.GetId()))
-		next := stream.HashKey{}
-		for i, sh := range s.Shards(st.GetId()) {
-			r := sh.GetRange()
-			if (stream.HashKey{Hi: r.GetStartHi(), Lo: r.GetStartLo()}) != next {
-				t.Fatalf("shard %d of %v begins elsewhere than where the last ended", i, st)
-			}
-			next = stream.HashKey{Hi: r.GetEndHi(), Lo: r.GetEndLo()}.Next()
+		for _, sh := range s.Shards(st.GetId()) {
 			checkLeader(t, s, st, sh)
 		}
-		if next != (stream.HashKey{}) {
-			t.Fatalf("the shards of %v do not reach the end of the hash space", st)
-		}
+		checkCover(t, s, st)
 	}
 	if open != s.OpenShards() {
 		t.Fatalf("%d open shards, counted %d", s.OpenShards(), open)
@@ -217,7 +213,7 @@ func checkLeader(t *rapid.T, s *State, st *pb.Stream, sh *pb.Shard) {
 		t.Fatalf("in-sync members that are no replicas: %v", sh)
 	case len(sh.GetInSync()) > 0 && len(sh.GetInSync()) < int(sh.GetMinInSync()):
 		t.Fatalf("in-sync set below the floor (I1): %v", sh)
-	case len(sh.GetInSync()) == 0 && sh.GetState() == pb.ShardState_SHARD_STATE_OPEN:
+	case len(sh.GetInSync()) == 0 && (sh.GetState() == pb.ShardState_SHARD_STATE_OPEN || sh.GetState() == pb.ShardState_SHARD_STATE_SEALING):
 		t.Fatalf("open without an in-sync set: %v", sh)
 	case len(sh.GetInSync()) > 1 && sh.GetReplicationFactor() > 1 && sh.GetMinInSync() < 2:
 		t.Fatalf("one disk is enough to lose records (I1): %v", sh)
@@ -257,6 +253,10 @@ func (h *history) check(t *rapid.T, before, after *State, c *pb.Command) {
 	h.replicas = highest
 	for _, b := range after.Brokers() {
 		old := before.Broker(b.GetNodeId())
+		if draining := b.GetState() == pb.BrokerState_BROKER_STATE_DRAINING; draining && !b.GetDraining() ||
+			b.GetDraining() && b.GetState() == pb.BrokerState_BROKER_STATE_LIVE {
+			t.Fatalf("state and wish don't agree: %v", b)
+		}
 		if c.GetRegisterBroker().GetBroker().GetNodeId() != b.GetNodeId() || b == old {
 			if b.GetIncarnation() != old.GetIncarnation() {
 				t.Fatalf("incarnation of %v without a registration", b)
@@ -287,7 +287,8 @@ func checkStep(t *rapid.T, before *State, old, sh *pb.Shard, c *pb.Command) {
 	case sh.GetMinInSync() < old.GetMinInSync() && c.GetSetFactors() == nil && formed(old):
 		t.Fatalf("the floor fell: %v after %v", sh, old)
 	}
-	if !formed(old) {
+	checkEnds(t, old, sh)
+	if !formed(old) || sh.GetState() == pb.ShardState_SHARD_STATE_EXPIRED {
 		return
 	}
 	for _, id := range sh.GetInSync() {
@@ -298,7 +299,7 @@ func checkStep(t *rapid.T, before *State, old, sh *pb.Shard, c *pb.Command) {
 		// is there and will stay (I11).
 		r := replica(old, id)
 		if c.GetAlterInSync() == nil || r.GetState() != pb.ReplicaState_REPLICA_STATE_CREATED ||
-			before.Broker(r.GetNodeId()).GetState() != pb.BrokerState_BROKER_STATE_LIVE {
+			electable(before.Broker(r.GetNodeId())) == 0 || before.Broker(r.GetNodeId()).GetState() == pb.BrokerState_BROKER_STATE_STOPPING {
 			t.Fatalf("replica %d joined: %v after %v", id, sh, old)
 		}
 	}

@@ -1042,8 +1042,8 @@ type Shard struct {
 	InSync            []uint64               `protobuf:"varint,14,rep,packed,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"` // replica ids
 	Version           uint64                 `protobuf:"varint,15,opt,name=version,proto3" json:"version,omitempty"`                    // rises with any change: the compare-and-set token
 	Recoveries        []*Recovery            `protobuf:"bytes,16,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
-	// While SEALING: final_offset is set and never changes (I21). The shard is
-	// CLOSED together with the other parents of its reshard.
+	// final_offset is set and never changes (I21). The shard stays SEALING until
+	// the other parents of its reshard are sealed too, and is then CLOSED.
 	Sealed        bool `protobuf:"varint,17,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -366,6 +366,11 @@ func (f *fakeBroker) data(node, address string) (pb.DataClient, error) {
 	return fakeData{f, node}, nil
 }
 
+// FindRepeat knows of nothing, unless a test says otherwise.
+func (f fakeData) FindRepeat(context.Context, *pb.FindRepeatRequest, ...grpc.CallOption) (*pb.FindRepeatResponse, error) {
+	return &pb.FindRepeatResponse{Error: pb.ErrorKind_ERROR_KIND_NOT_FOUND}, nil
+}
+
 func shardOf(ref *pb.ShardRef) stream.ShardID {
 	return stream.ShardID{Stream: stream.StreamID(ref.StreamId), Number: ref.Shard}
 }

@@ -41,6 +41,9 @@ var arrows = map[string][]string{
 	"test/sim":                             {"broker/recordlog", "broker/replica", "proto/shardstream/v1", "raftfsm", "stream"},
 	"test/e2e":                             {},
 	"test/cluster":                         {},
+	"test/deploy":                          {},
+	"test/statefulset":                     {},
+	"deploy/healthcheck":                   {},
 }
 
 // generated packages carry the comments that their generator gives them.

@@ -89,6 +89,10 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.undrainBroker(op.UndrainBroker)
 	case *pb.Command_RemoveBroker:
 		return d.removeBroker(op.RemoveBroker)
+	case *pb.Command_Rebalance:
+		return d.rebalance(op.Rebalance)
+	case *pb.Command_RecoverShard:
+		return d.recoverShard(op.RecoverShard)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

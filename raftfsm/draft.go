@@ -50,7 +50,7 @@ func (d *draft) editCluster() *pb.ClusterInfo {
 	d.cluster = &pb.ClusterInfo{
 		Id: c.GetId(), FormatVersion: c.GetFormatVersion(), TokenKey: c.GetTokenKey(), NowMs: c.GetNowMs(),
 		NextStreamId: c.GetNextStreamId(), NextReplicaId: c.GetNextReplicaId(),
-		AccountId: c.GetAccountId(), Limits: c.GetLimits(),
+		AccountId: c.GetAccountId(), Limits: c.GetLimits(), RebalancingSinceMs: c.GetRebalancingSinceMs(),
 	}
 	return d.cluster
 }

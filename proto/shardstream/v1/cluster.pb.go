@@ -382,6 +382,7 @@ type NodeStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Replicas      bool                   `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`                 // with the replicas
 	StreamId      uint64                 `protobuf:"varint,2,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"` // of this stream only; 0 is all
+	OnDisk        bool                   `protobuf:"varint,3,opt,name=on_disk,json=onDisk,proto3" json:"on_disk,omitempty"`       // with the copies that are only on disk
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -430,20 +431,30 @@ func (x *NodeStatusRequest) GetStreamId() uint64 {
 	return 0
 }
 
+func (x *NodeStatusRequest) GetOnDisk() bool {
+	if x != nil {
+		return x.OnDisk
+	}
+	return false
+}
+
 type NodeStatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"` // of the program
-	StartedMs     int64                  `protobuf:"varint,5,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	Raft          *RaftStatus            `protobuf:"bytes,6,opt,name=raft,proto3" json:"raft,omitempty"`
-	DiskFree      int64                  `protobuf:"varint,7,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"` // bytes
-	DiskFull      bool                   `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
-	DiskStalled   bool                   `protobuf:"varint,9,opt,name=disk_stalled,json=diskStalled,proto3" json:"disk_stalled,omitempty"`
-	Leaders       uint32                 `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"` // shards that the node leads and serves
-	Replicas      []*ReplicaStatus       `protobuf:"bytes,11,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Members       []*Member              `protobuf:"bytes,12,rep,name=members,proto3" json:"members,omitempty"` // as gossip sees them
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId   string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId      string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Version     string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"` // of the program
+	StartedMs   int64                  `protobuf:"varint,5,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	Raft        *RaftStatus            `protobuf:"bytes,6,opt,name=raft,proto3" json:"raft,omitempty"`
+	DiskFree    int64                  `protobuf:"varint,7,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"` // bytes
+	DiskFull    bool                   `protobuf:"varint,8,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	DiskStalled bool                   `protobuf:"varint,9,opt,name=disk_stalled,json=diskStalled,proto3" json:"disk_stalled,omitempty"`
+	Leaders     uint32                 `protobuf:"varint,10,opt,name=leaders,proto3" json:"leaders,omitempty"` // shards that the node leads and serves
+	Replicas    []*ReplicaStatus       `protobuf:"bytes,11,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Members     []*Member              `protobuf:"bytes,12,rep,name=members,proto3" json:"members,omitempty"` // as gossip sees them
+	// Copies that this node has on its disk and does not serve, since they are
+	// damaged or the metadata does not count on them any more.
+	OnDisk        []*ReplicaStatus `protobuf:"bytes,13,rep,name=on_disk,json=onDisk,proto3" json:"on_disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +569,13 @@ func (x *NodeStatusResponse) GetReplicas() []*ReplicaStatus {
 func (x *NodeStatusResponse) GetMembers() []*Member {
 	if x != nil {
 		return x.Members
+	}
+	return nil
+}
+
+func (x *NodeStatusResponse) GetOnDisk() []*ReplicaStatus {
+	if x != nil {
+		return x.OnDisk
 	}
 	return nil
 }
@@ -784,7 +802,10 @@ type ReplicaStatus struct {
 	DurableEnd    uint64                 `protobuf:"varint,6,opt,name=durable_end,json=durableEnd,proto3" json:"durable_end,omitempty"`
 	End           uint64                 `protobuf:"varint,7,opt,name=end,proto3" json:"end,omitempty"`
 	Damaged       bool                   `protobuf:"varint,8,opt,name=damaged,proto3" json:"damaged,omitempty"`
-	Followers     []*FollowerStatus      `protobuf:"bytes,9,rep,name=followers,proto3" json:"followers,omitempty"` // a leader's view
+	Followers     []*FollowerStatus      `protobuf:"bytes,9,rep,name=followers,proto3" json:"followers,omitempty"`                                  // a leader's view
+	LastEpoch     uint32                 `protobuf:"varint,10,opt,name=last_epoch,json=lastEpoch,proto3" json:"last_epoch,omitempty"`               // of the last record; 0 if there is none
+	Bytes         uint64                 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`                                        // of all records
+	LastArrivalMs int64                  `protobuf:"varint,12,opt,name=last_arrival_ms,json=lastArrivalMs,proto3" json:"last_arrival_ms,omitempty"` // of the last record; 0 if there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +901,27 @@ func (x *ReplicaStatus) GetFollowers() []*FollowerStatus {
 		return x.Followers
 	}
 	return nil
+}
+
+func (x *ReplicaStatus) GetLastEpoch() uint32 {
+	if x != nil {
+		return x.LastEpoch
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReplicaStatus) GetLastArrivalMs() int64 {
+	if x != nil {
+		return x.LastArrivalMs
+	}
+	return 0
 }
 
 type FollowerStatus struct {
@@ -1287,10 +1329,11 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"\x04more\x18\b \x01(\bR\x04more\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"L\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"e\n" +
 	"\x11NodeStatusRequest\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\bR\breplicas\x12\x1b\n" +
-	"\tstream_id\x18\x02 \x01(\x04R\bstreamId\"\xbb\x03\n" +
+	"\tstream_id\x18\x02 \x01(\x04R\bstreamId\x12\x17\n" +
+	"\aon_disk\x18\x03 \x01(\bR\x06onDisk\"\xf3\x03\n" +
 	"\x12NodeStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -1306,7 +1349,8 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"\aleaders\x18\n" +
 	" \x01(\rR\aleaders\x129\n" +
 	"\breplicas\x18\v \x03(\v2\x1d.shardstream.v1.ReplicaStatusR\breplicas\x120\n" +
-	"\amembers\x18\f \x03(\v2\x16.shardstream.v1.MemberR\amembers\"\xbb\x01\n" +
+	"\amembers\x18\f \x03(\v2\x16.shardstream.v1.MemberR\amembers\x126\n" +
+	"\aon_disk\x18\r \x03(\v2\x1d.shardstream.v1.ReplicaStatusR\x06onDisk\"\xbb\x01\n" +
 	"\n" +
 	"RaftStatus\x12\x1f\n" +
 	"\vleader_node\x18\x01 \x01(\tR\n" +
@@ -1326,7 +1370,7 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12!\n" +
 	"\fgrpc_address\x18\x04 \x01(\tR\vgrpcAddress\x12\x12\n" +
-	"\x04zone\x18\x05 \x01(\tR\x04zone\"\xd4\x02\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"\xb1\x03\n" +
 	"\rReplicaStatus\x124\n" +
 	"\areplica\x18\x01 \x01(\v2\x1a.shardstream.v1.ReplicaRefR\areplica\x12/\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x1b.shardstream.v1.ReplicaRoleR\x04role\x12\x14\n" +
@@ -1337,7 +1381,12 @@ const file_shardstream_v1_cluster_proto_rawDesc = "" +
 	"durableEnd\x12\x10\n" +
 	"\x03end\x18\a \x01(\x04R\x03end\x12\x18\n" +
 	"\adamaged\x18\b \x01(\bR\adamaged\x12<\n" +
-	"\tfollowers\x18\t \x03(\v2\x1e.shardstream.v1.FollowerStatusR\tfollowers\"\xf0\x01\n" +
+	"\tfollowers\x18\t \x03(\v2\x1e.shardstream.v1.FollowerStatusR\tfollowers\x12\x1d\n" +
+	"\n" +
+	"last_epoch\x18\n" +
+	" \x01(\rR\tlastEpoch\x12\x14\n" +
+	"\x05bytes\x18\v \x01(\x04R\x05bytes\x12&\n" +
+	"\x0flast_arrival_ms\x18\f \x01(\x03R\rlastArrivalMs\"\xf0\x01\n" +
 	"\x0eFollowerStatus\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
@@ -1438,31 +1487,32 @@ var file_shardstream_v1_cluster_proto_depIdxs = []int32{
 	9,  // 6: shardstream.v1.NodeStatusResponse.raft:type_name -> shardstream.v1.RaftStatus
 	12, // 7: shardstream.v1.NodeStatusResponse.replicas:type_name -> shardstream.v1.ReplicaStatus
 	11, // 8: shardstream.v1.NodeStatusResponse.members:type_name -> shardstream.v1.Member
-	10, // 9: shardstream.v1.RaftStatus.servers:type_name -> shardstream.v1.RaftServer
-	25, // 10: shardstream.v1.ReplicaStatus.replica:type_name -> shardstream.v1.ReplicaRef
-	0,  // 11: shardstream.v1.ReplicaStatus.role:type_name -> shardstream.v1.ReplicaRole
-	13, // 12: shardstream.v1.ReplicaStatus.followers:type_name -> shardstream.v1.FollowerStatus
-	16, // 13: shardstream.v1.ListDamageResponse.damage:type_name -> shardstream.v1.Damage
-	25, // 14: shardstream.v1.Damage.replica:type_name -> shardstream.v1.ReplicaRef
-	16, // 15: shardstream.v1.AcceptDamageRequest.damage:type_name -> shardstream.v1.Damage
-	16, // 16: shardstream.v1.AcceptDamageResponse.accepted:type_name -> shardstream.v1.Damage
-	1,  // 17: shardstream.v1.Cluster.Propose:input_type -> shardstream.v1.ProposeRequest
-	3,  // 18: shardstream.v1.Cluster.WatchMetadata:input_type -> shardstream.v1.WatchMetadataRequest
-	5,  // 19: shardstream.v1.Cluster.ReadIndex:input_type -> shardstream.v1.ReadIndexRequest
-	7,  // 20: shardstream.v1.Cluster.NodeStatus:input_type -> shardstream.v1.NodeStatusRequest
-	14, // 21: shardstream.v1.Cluster.ListDamage:input_type -> shardstream.v1.ListDamageRequest
-	17, // 22: shardstream.v1.Cluster.AcceptDamage:input_type -> shardstream.v1.AcceptDamageRequest
-	2,  // 23: shardstream.v1.Cluster.Propose:output_type -> shardstream.v1.ProposeResponse
-	4,  // 24: shardstream.v1.Cluster.WatchMetadata:output_type -> shardstream.v1.MetadataEvent
-	6,  // 25: shardstream.v1.Cluster.ReadIndex:output_type -> shardstream.v1.ReadIndexResponse
-	8,  // 26: shardstream.v1.Cluster.NodeStatus:output_type -> shardstream.v1.NodeStatusResponse
-	15, // 27: shardstream.v1.Cluster.ListDamage:output_type -> shardstream.v1.ListDamageResponse
-	18, // 28: shardstream.v1.Cluster.AcceptDamage:output_type -> shardstream.v1.AcceptDamageResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 9: shardstream.v1.NodeStatusResponse.on_disk:type_name -> shardstream.v1.ReplicaStatus
+	10, // 10: shardstream.v1.RaftStatus.servers:type_name -> shardstream.v1.RaftServer
+	25, // 11: shardstream.v1.ReplicaStatus.replica:type_name -> shardstream.v1.ReplicaRef
+	0,  // 12: shardstream.v1.ReplicaStatus.role:type_name -> shardstream.v1.ReplicaRole
+	13, // 13: shardstream.v1.ReplicaStatus.followers:type_name -> shardstream.v1.FollowerStatus
+	16, // 14: shardstream.v1.ListDamageResponse.damage:type_name -> shardstream.v1.Damage
+	25, // 15: shardstream.v1.Damage.replica:type_name -> shardstream.v1.ReplicaRef
+	16, // 16: shardstream.v1.AcceptDamageRequest.damage:type_name -> shardstream.v1.Damage
+	16, // 17: shardstream.v1.AcceptDamageResponse.accepted:type_name -> shardstream.v1.Damage
+	1,  // 18: shardstream.v1.Cluster.Propose:input_type -> shardstream.v1.ProposeRequest
+	3,  // 19: shardstream.v1.Cluster.WatchMetadata:input_type -> shardstream.v1.WatchMetadataRequest
+	5,  // 20: shardstream.v1.Cluster.ReadIndex:input_type -> shardstream.v1.ReadIndexRequest
+	7,  // 21: shardstream.v1.Cluster.NodeStatus:input_type -> shardstream.v1.NodeStatusRequest
+	14, // 22: shardstream.v1.Cluster.ListDamage:input_type -> shardstream.v1.ListDamageRequest
+	17, // 23: shardstream.v1.Cluster.AcceptDamage:input_type -> shardstream.v1.AcceptDamageRequest
+	2,  // 24: shardstream.v1.Cluster.Propose:output_type -> shardstream.v1.ProposeResponse
+	4,  // 25: shardstream.v1.Cluster.WatchMetadata:output_type -> shardstream.v1.MetadataEvent
+	6,  // 26: shardstream.v1.Cluster.ReadIndex:output_type -> shardstream.v1.ReadIndexResponse
+	8,  // 27: shardstream.v1.Cluster.NodeStatus:output_type -> shardstream.v1.NodeStatusResponse
+	15, // 28: shardstream.v1.Cluster.ListDamage:output_type -> shardstream.v1.ListDamageResponse
+	18, // 29: shardstream.v1.Cluster.AcceptDamage:output_type -> shardstream.v1.AcceptDamageResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_cluster_proto_init() }

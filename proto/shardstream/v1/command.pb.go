@@ -182,6 +182,8 @@ type Command struct {
 	//	*Command_DrainBroker
 	//	*Command_UndrainBroker
 	//	*Command_RemoveBroker
+	//	*Command_Rebalance
+	//	*Command_RecoverShard
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -483,6 +485,24 @@ func (x *Command) GetRemoveBroker() *RemoveBroker {
 	return nil
 }
 
+func (x *Command) GetRebalance() *Rebalance {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Rebalance); ok {
+			return x.Rebalance
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecoverShard() *RecoverShard {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RecoverShard); ok {
+			return x.RecoverShard
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -599,6 +619,14 @@ type Command_RemoveBroker struct {
 	RemoveBroker *RemoveBroker `protobuf:"bytes,37,opt,name=remove_broker,json=removeBroker,proto3,oneof"`
 }
 
+type Command_Rebalance struct {
+	Rebalance *Rebalance `protobuf:"bytes,38,opt,name=rebalance,proto3,oneof"`
+}
+
+type Command_RecoverShard struct {
+	RecoverShard *RecoverShard `protobuf:"bytes,39,opt,name=recover_shard,json=recoverShard,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -654,6 +682,10 @@ func (*Command_DrainBroker) isCommand_Op() {}
 func (*Command_UndrainBroker) isCommand_Op() {}
 
 func (*Command_RemoveBroker) isCommand_Op() {}
+
+func (*Command_Rebalance) isCommand_Op() {}
+
+func (*Command_RecoverShard) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -2889,6 +2921,182 @@ func (x *RemoveBroker) GetForget() bool {
 	return false
 }
 
+// Rebalance has the controller even out replicas and leaderships over the
+// brokers now, until they are even. It is a fact of the cluster, and not one of
+// the controller, so that it goes on when another broker becomes that.
+type Rebalance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	End           bool                   `protobuf:"varint,1,opt,name=end,proto3" json:"end,omitempty"` // done, or no longer wanted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rebalance) Reset() {
+	*x = Rebalance{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rebalance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rebalance) ProtoMessage() {}
+
+func (x *Rebalance) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rebalance.ProtoReflect.Descriptor instead.
+func (*Rebalance) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Rebalance) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// RecoverShard is an operator's word that a shard without a sound in-sync copy
+// goes on with one copy as it is, and that what the copy lacks is lost. The copy
+// leads a new epoch and is the whole in-sync set; the floor stays, so that no put
+// is acknowledged before others have caught up with it. All other copies end:
+// their brokers start from an empty one, under a new id, and set the old aside.
+type RecoverShard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`                      // that the operator has looked at
+	ReplicaId     uint64                 `protobuf:"varint,4,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"` // the copy; it need not be on the shard's list any more
+	NodeId        string                 `protobuf:"bytes,5,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`           // that has it on its disk
+	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`              // of the node when it was asked
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	LostFrom      uint64                 `protobuf:"varint,9,opt,name=lost_from,json=lostFrom,proto3" json:"lost_from,omitempty"` // the copy's end
+	LostTo        uint64                 `protobuf:"varint,10,opt,name=lost_to,json=lostTo,proto3" json:"lost_to,omitempty"`      // the highest end that any copy is known to have had
+	Damage        []*LostRange           `protobuf:"bytes,11,rep,name=damage,proto3" json:"damage,omitempty"`                     // of the copy, given up as well
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverShard) Reset() {
+	*x = RecoverShard{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverShard) ProtoMessage() {}
+
+func (x *RecoverShard) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverShard.ProtoReflect.Descriptor instead.
+func (*RecoverShard) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RecoverShard) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RecoverShard) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RecoverShard) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RecoverShard) GetLostFrom() uint64 {
+	if x != nil {
+		return x.LostFrom
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetLostTo() uint64 {
+	if x != nil {
+		return x.LostTo
+	}
+	return 0
+}
+
+func (x *RecoverShard) GetDamage() []*LostRange {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
 // CommandResult is what applying a command answered. A refusal changes nothing.
 type CommandResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2910,7 +3118,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3130,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3143,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -3040,7 +3248,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3260,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3273,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -3165,7 +3373,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[40]
+	mi := &file_shardstream_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3385,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[40]
+	mi := &file_shardstream_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3398,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -3225,7 +3433,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[41]
+	mi := &file_shardstream_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3445,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[41]
+	mi := &file_shardstream_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3458,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -3278,7 +3486,7 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf5\x0e\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf5\x0f\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -3315,7 +3523,9 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\rexpire_shards\x18\" \x01(\v2\x1c.shardstream.v1.ExpireShardsH\x00R\fexpireShards\x12@\n" +
 	"\fdrain_broker\x18# \x01(\v2\x1b.shardstream.v1.DrainBrokerH\x00R\vdrainBroker\x12F\n" +
 	"\x0eundrain_broker\x18$ \x01(\v2\x1d.shardstream.v1.UndrainBrokerH\x00R\rundrainBroker\x12C\n" +
-	"\rremove_broker\x18% \x01(\v2\x1c.shardstream.v1.RemoveBrokerH\x00R\fremoveBrokerB\x04\n" +
+	"\rremove_broker\x18% \x01(\v2\x1c.shardstream.v1.RemoveBrokerH\x00R\fremoveBroker\x129\n" +
+	"\trebalance\x18& \x01(\v2\x19.shardstream.v1.RebalanceH\x00R\trebalance\x12C\n" +
+	"\rrecover_shard\x18' \x01(\v2\x1c.shardstream.v1.RecoverShardH\x00R\frecoverShardB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3477,7 +3687,23 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"?\n" +
 	"\fRemoveBroker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
-	"\x06forget\x18\x02 \x01(\bR\x06forget\"\xad\x03\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\"\x1d\n" +
+	"\tRebalance\x12\x10\n" +
+	"\x03end\x18\x01 \x01(\bR\x03end\"\xc6\x02\n" +
+	"\fRecoverShard\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x04 \x01(\x04R\treplicaId\x12\x17\n" +
+	"\anode_id\x18\x05 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x1b\n" +
+	"\tlost_from\x18\t \x01(\x04R\blostFrom\x12\x17\n" +
+	"\alost_to\x18\n" +
+	" \x01(\x04R\x06lostTo\x121\n" +
+	"\x06damage\x18\v \x03(\v2\x19.shardstream.v1.LostRangeR\x06damage\"\xad\x03\n" +
 	"\rCommandResult\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12/\n" +
 	"\x05error\x18\x02 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
@@ -3540,7 +3766,7 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_shardstream_v1_command_proto_goTypes = []any{
 	(ReshardKind)(0),        // 0: shardstream.v1.ReshardKind
 	(Refusal)(0),            // 1: shardstream.v1.Refusal
@@ -3582,20 +3808,22 @@ var file_shardstream_v1_command_proto_goTypes = []any{
 	(*DrainBroker)(nil),     // 37: shardstream.v1.DrainBroker
 	(*UndrainBroker)(nil),   // 38: shardstream.v1.UndrainBroker
 	(*RemoveBroker)(nil),    // 39: shardstream.v1.RemoveBroker
-	(*CommandResult)(nil),   // 40: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),   // 41: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),  // 42: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),     // 43: shardstream.v1.SnapshotEnd
-	nil,                     // 44: shardstream.v1.CreateStream.TagsEntry
-	nil,                     // 45: shardstream.v1.AddTags.TagsEntry
-	(*Limits)(nil),          // 46: shardstream.v1.Limits
-	(*Broker)(nil),          // 47: shardstream.v1.Broker
-	(StreamMode)(0),         // 48: shardstream.v1.StreamMode
-	(ErrorKind)(0),          // 49: shardstream.v1.ErrorKind
-	(StreamStatus)(0),       // 50: shardstream.v1.StreamStatus
-	(*Stream)(nil),          // 51: shardstream.v1.Stream
-	(*Shard)(nil),           // 52: shardstream.v1.Shard
-	(*ClusterInfo)(nil),     // 53: shardstream.v1.ClusterInfo
+	(*Rebalance)(nil),       // 40: shardstream.v1.Rebalance
+	(*RecoverShard)(nil),    // 41: shardstream.v1.RecoverShard
+	(*CommandResult)(nil),   // 42: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),   // 43: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),  // 44: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),     // 45: shardstream.v1.SnapshotEnd
+	nil,                     // 46: shardstream.v1.CreateStream.TagsEntry
+	nil,                     // 47: shardstream.v1.AddTags.TagsEntry
+	(*Limits)(nil),          // 48: shardstream.v1.Limits
+	(*Broker)(nil),          // 49: shardstream.v1.Broker
+	(StreamMode)(0),         // 50: shardstream.v1.StreamMode
+	(ErrorKind)(0),          // 51: shardstream.v1.ErrorKind
+	(StreamStatus)(0),       // 52: shardstream.v1.StreamStatus
+	(*Stream)(nil),          // 53: shardstream.v1.Stream
+	(*Shard)(nil),           // 54: shardstream.v1.Shard
+	(*ClusterInfo)(nil),     // 55: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
 	3,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
@@ -3626,40 +3854,43 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	37, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
 	38, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
 	39, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
-	46, // 28: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	47, // 29: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	48, // 30: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	44, // 31: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	6,  // 32: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	8,  // 33: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	45, // 34: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	8,  // 35: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	17, // 36: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	8,  // 37: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	21, // 38: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
-	23, // 39: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
-	25, // 40: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
-	23, // 41: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
-	29, // 42: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
-	31, // 43: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
-	0,  // 44: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
-	6,  // 45: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
-	35, // 46: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
-	49, // 47: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	50, // 48: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	49, // 49: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
-	1,  // 50: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
-	42, // 51: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	51, // 52: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	52, // 53: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	47, // 54: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	43, // 55: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	53, // 56: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	40, // 28: shardstream.v1.Command.rebalance:type_name -> shardstream.v1.Rebalance
+	41, // 29: shardstream.v1.Command.recover_shard:type_name -> shardstream.v1.RecoverShard
+	48, // 30: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	49, // 31: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	50, // 32: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	46, // 33: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	6,  // 34: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	8,  // 35: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	47, // 36: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	8,  // 37: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	17, // 38: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	8,  // 39: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	21, // 40: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	23, // 41: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	25, // 42: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	23, // 43: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	29, // 44: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
+	31, // 45: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	0,  // 46: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
+	6,  // 47: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
+	35, // 48: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
+	17, // 49: shardstream.v1.RecoverShard.damage:type_name -> shardstream.v1.LostRange
+	51, // 50: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	52, // 51: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	51, // 52: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	1,  // 53: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
+	44, // 54: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	53, // 55: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	54, // 56: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	49, // 57: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	45, // 58: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	55, // 59: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -3697,8 +3928,10 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_DrainBroker)(nil),
 		(*Command_UndrainBroker)(nil),
 		(*Command_RemoveBroker)(nil),
+		(*Command_Rebalance)(nil),
+		(*Command_RecoverShard)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[39].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[41].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -3711,7 +3944,7 @@ func file_shardstream_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   44,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

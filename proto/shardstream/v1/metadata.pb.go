@@ -396,17 +396,18 @@ func (BrokerState) EnumDescriptor() ([]byte, []int) {
 }
 
 type ClusterInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // UUID
-	FormatVersion uint32                 `protobuf:"varint,2,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
-	TokenKey      []byte                 `protobuf:"bytes,3,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"` // 32 bytes; seals iterators and page tokens
-	NowMs         int64                  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`         // the largest time seen in a command; never goes back
-	NextStreamId  uint64                 `protobuf:"varint,5,opt,name=next_stream_id,json=nextStreamId,proto3" json:"next_stream_id,omitempty"`
-	NextReplicaId uint64                 `protobuf:"varint,6,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
-	AccountId     string                 `protobuf:"bytes,7,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"` // 12 digits
-	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // UUID
+	FormatVersion      uint32                 `protobuf:"varint,2,opt,name=format_version,json=formatVersion,proto3" json:"format_version,omitempty"`
+	TokenKey           []byte                 `protobuf:"bytes,3,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"` // 32 bytes; seals iterators and page tokens
+	NowMs              int64                  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`         // the largest time seen in a command; never goes back
+	NextStreamId       uint64                 `protobuf:"varint,5,opt,name=next_stream_id,json=nextStreamId,proto3" json:"next_stream_id,omitempty"`
+	NextReplicaId      uint64                 `protobuf:"varint,6,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
+	AccountId          string                 `protobuf:"bytes,7,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"` // 12 digits
+	Limits             *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	RebalancingSinceMs int64                  `protobuf:"varint,9,opt,name=rebalancing_since_ms,json=rebalancingSinceMs,proto3" json:"rebalancing_since_ms,omitempty"` // an operator's wish that is not fulfilled yet; 0: none
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ClusterInfo) Reset() {
@@ -493,6 +494,13 @@ func (x *ClusterInfo) GetLimits() *Limits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *ClusterInfo) GetRebalancingSinceMs() int64 {
+	if x != nil {
+		return x.RebalancingSinceMs
+	}
+	return 0
 }
 
 // Account-wide quotas, as DescribeLimits shows them.
@@ -1200,13 +1208,16 @@ func (x *Shard) GetSealed() bool {
 
 // Recovery records that an operator accepted the loss of a range of offsets.
 type Recovery struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AtMs          int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
-	ReplicaId     uint64                 `protobuf:"varint,3,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
-	Start         uint64                 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"` // first lost offset
-	End           uint64                 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`     // after the last lost offset
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AtMs      int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	By        string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	ReplicaId uint64                 `protobuf:"varint,3,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	Start     uint64                 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"` // first lost offset
+	End       uint64                 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`     // after the last lost offset
+	Reason    string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Copies that this recovery ended. Their brokers set them aside: they may hold
+	// records that were lost by it.
+	Ended         []uint64 `protobuf:"varint,7,rep,packed,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1283,11 +1294,18 @@ func (x *Recovery) GetReason() string {
 	return ""
 }
 
+func (x *Recovery) GetEnded() []uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 var File_shardstream_v1_metadata_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshardstream/v1/metadata.proto\x12\x0eshardstream.v1\"\x95\x02\n" +
+	"\x1dshardstream/v1/metadata.proto\x12\x0eshardstream.v1\"\xc7\x02\n" +
 	"\vClusterInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x0eformat_version\x18\x02 \x01(\rR\rformatVersion\x12\x1b\n" +
@@ -1297,7 +1315,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x0fnext_replica_id\x18\x06 \x01(\x04R\rnextReplicaId\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\a \x01(\tR\taccountId\x12.\n" +
-	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\"L\n" +
+	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\x120\n" +
+	"\x14rebalancing_since_ms\x18\t \x01(\x03R\x12rebalancingSinceMs\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
 	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xcc\x03\n" +
@@ -1373,7 +1392,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
 	"recoveries\x18\x10 \x03(\v2\x18.shardstream.v1.RecoveryR\n" +
 	"recoveries\x12\x16\n" +
-	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\x8e\x01\n" +
+	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\xa4\x01\n" +
 	"\bRecovery\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1d\n" +
@@ -1381,7 +1400,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"replica_id\x18\x03 \x01(\x04R\treplicaId\x12\x14\n" +
 	"\x05start\x18\x04 \x01(\x04R\x05start\x12\x10\n" +
 	"\x03end\x18\x05 \x01(\x04R\x03end\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason*\xa2\x03\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05ended\x18\a \x03(\x04R\x05ended*\xa2\x03\n" +
 	"\tErrorKind\x12\x13\n" +
 	"\x0fERROR_KIND_NONE\x10\x00\x12\x17\n" +
 	"\x13ERROR_KIND_INTERNAL\x10\x01\x12\x18\n" +

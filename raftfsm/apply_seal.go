@@ -1,6 +1,8 @@
 package raftfsm
 
 import (
+	"slices"
+
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -75,12 +77,15 @@ func (d *draft) sealShards(c *pb.SealShards) *pb.CommandResult {
 		return res
 	}
 	items := make([]pb.ErrorKind, len(c.GetSeals()))
+	var touched []uint64
 	for i, seal := range c.GetSeals() {
-		kind := d.seal(c.GetNodeId(), seal)
-		items[i] = pb.ErrorKind(kind)
-		if kind == 0 {
-			d.endReshard(seal.GetStreamId())
+		items[i] = pb.ErrorKind(d.seal(c.GetNodeId(), seal))
+		if id := seal.GetStreamId(); items[i] == 0 && !slices.Contains(touched, id) {
+			touched = append(touched, id)
 		}
+	}
+	for _, id := range touched {
+		d.endReshard(id)
 	}
 	return &pb.CommandResult{Items: items}
 }

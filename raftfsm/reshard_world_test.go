@@ -60,8 +60,16 @@ func (w *world) placed(c *pb.Reshard, nodes ...string) *pb.Command {
 // sealAll seals all parents, each with its number as the final offset.
 func (w *world) sealAll(id uint64) {
 	w.tb.Helper()
+	byNode := make(map[string][]*pb.Seal)
 	for _, n := range w.s.Stream(id).GetReshard().GetParents() {
-		w.sealOne(id, n)
+		sh := w.s.Shard(id, n)
+		leader := replica(sh, sh.GetLeader()).GetNodeId()
+		byNode[leader] = append(byNode[leader], sealOf(sh, uint64(n)))
+	}
+	for node, all := range byNode {
+		if got := w.items(seals(node, w.s.Broker(node).GetIncarnation(), all...)); strings.Trim(got, "NOE ") != "" {
+			w.tb.Fatalf("seals: %s", got)
+		}
 	}
 }
 

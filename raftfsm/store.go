@@ -442,7 +442,8 @@ func trap(path string, f func() error) (err error) {
 		return err
 	}
 	switch {
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch),
+		errors.Is(err, bolterrors.ErrIncompatibleValue): // a bucket that is a value, or the reverse
 		return damaged(path, "%w", err)
 	}
 	return stream.Errorf(stream.Internal, "raftfsm", "%s: %w", path, err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"shardstream/stream"
 )
@@ -456,4 +457,14 @@ func TestStoreMarkErrorIsFatal(t *testing.T) {
 		t.Errorf("%v, told %v", err, told)
 	}
 	_ = s.Close()
+}
+
+// What bbolt says of a flipped bit is damage too where it does not say so: one
+// in the kind of an entry makes a bucket a value.
+func TestTrapKnowsDamage(t *testing.T) {
+	for _, err := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, bolterrors.ErrIncompatibleValue} {
+		if got := trap("f", func() error { return err }); stream.KindOf(got) != stream.Corrupt {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
 }

@@ -52,6 +52,10 @@ func (e *env) PushReady(to stream.NodeID, lane replica.Lane, r *replica.Replica)
 	e.peers.peer(to).pushes[lane].add(r)
 }
 
+func (e *env) MarkReady(to stream.NodeID, lane replica.Lane, r *replica.Replica) {
+	e.peers.peer(to).marks[lane].add(r)
+}
+
 func (e *env) AnswerReady(to stream.NodeID, r *replica.Replica) { e.peers.peer(to).answers.add(r) }
 
 func (e *env) NeedTick(r *replica.Replica) {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,8 @@ const (
 	pushFrame = 1 << 20
 	// catchUpBurst is how much catch-up may be sent at once.
 	catchUpBurst = 4 << 20
+	// markDelay is how long a high watermark waits for an append that carries it.
+	markDelay = 5 * time.Millisecond
 	// pingEvery is how often an idle stream asks for a sign of life; the
 	// answers to all before it come first.
 	pingEvery = 100 * time.Millisecond
@@ -57,6 +60,7 @@ type peers struct {
 type peer struct {
 	node    stream.NodeID
 	pushes  [2]*ready // by lane: leaders here with something for followers there
+	marks   [2]*ready // by lane: leaders here with a newer high watermark for followers there
 	answers *ready    // followers here with something for leaders there
 	// confirmed is when the ping was sent (elapsed) that was answered last:
 	// until then no follower there had adopted a newer epoch without saying so.
@@ -91,7 +95,7 @@ func (p *peers) peer(node stream.NodeID) *peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if q = p.byNode[node]; q == nil {
-		q = &peer{node: node, pushes: [2]*ready{newReady(), newReady()}, answers: newReady(), changed: make(chan struct{})}
+		q = &peer{node: node, pushes: [2]*ready{newReady(), newReady()}, marks: [2]*ready{newReady(), newReady()}, answers: newReady(), changed: make(chan struct{})}
 		p.byNode[node] = q
 	}
 	return q
@@ -218,12 +222,26 @@ func (p *peers) greet(ctx context.Context, cancel context.CancelCauseFunc, conn 
 func (p *peers) push(ctx context.Context, q *peer, lane replica.Lane, out grpc.BidiStreamingClient[pb.PushFrame, pb.AnswerFrame]) error {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
-	queue := q.pushes[lane]
+	queue, marks := q.pushes[lane], q.marks[lane]
+	marking := time.NewTimer(time.Hour)
+	defer marking.Stop()
+	armed := false
 	for {
 		f := &pb.PushFrame{}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-marks.wake:
+			if !armed {
+				armed = true
+				marking.Reset(markDelay)
+			}
+			continue
+		case <-marking.C:
+			armed = false
+			for n := marks.len(); n > 0; n-- {
+				queue.add(marks.take())
+			}
 		case <-queue.wake:
 		case <-ticker.C:
 			if lane == replica.Tail {
@@ -231,6 +249,7 @@ func (p *peers) push(ctx context.Context, q *peer, lane replica.Lane, out grpc.B
 			}
 		}
 		for {
+			runtime.Gosched() // what others are about to add goes with this frame
 			budget := pushFrame
 			for n := queue.len(); n > 0 && budget > 0; n-- {
 				r := queue.take()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -152,6 +153,7 @@ func (i *inbound) answer(ctx context.Context) {
 		case <-i.pinged:
 		}
 		for {
+			runtime.Gosched() // what the same sync has made durable goes with this frame
 			f := &pb.AnswerFrame{Pong: i.ping.Swap(0)}
 			for n := queue.len(); n > 0; n-- {
 				queue.take().FillAnswer(i.peer.node, f)

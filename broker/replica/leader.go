@@ -203,7 +203,7 @@ func (r *Replica) advance() {
 	}
 	for _, c := range l.cursors {
 		if c.state == pushing {
-			r.env.PushReady(c.node, c.lane, r)
+			r.env.MarkReady(c.node, c.lane, r)
 		}
 	}
 	r.seal()

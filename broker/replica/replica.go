@@ -73,6 +73,9 @@ type Env interface {
 	Elapsed() time.Duration
 	// PushReady says that Fill has something to send to a node.
 	PushReady(to stream.NodeID, lane Lane, r *Replica)
+	// MarkReady says that Fill has a newer high watermark for a node, which can
+	// wait for some milliseconds: an append that comes meanwhile carries it.
+	MarkReady(to stream.NodeID, lane Lane, r *Replica)
 	// AnswerReady says that FillAnswer has something to send to a node.
 	AnswerReady(to stream.NodeID, r *Replica)
 	// ProposeInSync asks for a change of the in-sync set. Its outcome is told

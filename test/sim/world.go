@@ -228,6 +228,10 @@ func (e env) PushReady(to stream.NodeID, lane replica.Lane, r *replica.Replica) 
 	}
 }
 
+func (e env) MarkReady(to stream.NodeID, lane replica.Lane, r *replica.Replica) {
+	e.PushReady(to, lane, r)
+}
+
 func (e env) AnswerReady(to stream.NodeID, r *replica.Replica) {
 	if e.alive() {
 		e.n.answers[push{to, 0, r.Key()}] = true

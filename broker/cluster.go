@@ -37,10 +37,11 @@ type clusterService struct {
 	stalled   func() bool         // the disk; nil if nobody watches it
 }
 
-// Propose applies a command of the Kinesis API. The others are the brokers' own.
+// Propose applies a command of the Kinesis API or an operator's. The others are
+// the brokers' own.
 func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*pb.ProposeResponse, error) {
 	c := req.GetCommand()
-	if !fromAPI(c) {
+	if !fromAPI(c) && !fromOperator(c) {
 		return nil, stream.Errorf(stream.Invalid, "broker.Propose", "command %T is not for callers", c.GetOp())
 	}
 	result, err := s.control.Propose(ctx, c)

@@ -235,7 +235,7 @@ func (c *controller) view(now time.Time, state *raftfsm.State) (view planView, w
 	view = planView{
 		nowMs: c.control.clock.clusterMs(), replaceAfter: c.cfg.ReplaceAfter, holds: c.cfg.Holds,
 		eligible: make(map[string]bool), health: make(map[string]health),
-		rebalance: now.Sub(c.evened) >= rebalanceEvery,
+		rebalance: now.Sub(c.evened) >= rebalanceEvery || state.Cluster().GetRebalancingSinceMs() != 0,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

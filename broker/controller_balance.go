@@ -22,7 +22,7 @@ func (p *planner) balance() {
 			s.Replicas = append(s.Replicas, placement.Replica{
 				Node: stream.NodeID(r.NodeId), Leader: leads, Lost: !p.lasting(r),
 				// Hysteresis is for those that would be moved to.
-				Able: p.sound(shard, r) && !p.unfit(r.NodeId) && (leads || p.view.eligible[r.NodeId]),
+				Able: p.sound(shard, r) && !p.unfit(r.NodeId) && (leads || p.view.eligible[r.NodeId] || p.rebalancing()),
 			})
 		}
 		shards = append(shards, s)

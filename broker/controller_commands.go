@@ -37,6 +37,23 @@ func addCommand(places []*pb.ReplicaPlace) *pb.Command {
 	return &pb.Command{Op: &pb.Command_AddReplicas{AddReplicas: &pb.AddReplicas{Places: places}}}
 }
 
+func endRebalanceCommand() *pb.Command {
+	return &pb.Command{Op: &pb.Command_Rebalance{Rebalance: &pb.Rebalance{End: true}}}
+}
+
+// fromOperator tells that a command is an operator's act, which any caller may
+// have proposed: each is checked against the state when it is applied, and
+// changes nothing that could not be changed back but what it names.
+func fromOperator(c *pb.Command) bool {
+	switch o := c.GetOp().(type) {
+	case *pb.Command_DrainBroker, *pb.Command_UndrainBroker, *pb.Command_Rebalance, *pb.Command_RecoverShard:
+		return true
+	case *pb.Command_RemoveBroker:
+		return !o.RemoveBroker.GetForget()
+	}
+	return false
+}
+
 // commandName is what a log line calls a command.
 func commandName(c *pb.Command) string {
 	name := fmt.Sprintf("%T", c.GetOp())

@@ -139,7 +139,7 @@ func (c *controller) mayPropose(node string, cmd *pb.Command) error {
 		}
 		return nil
 	default:
-		if fromAPI(cmd) {
+		if fromAPI(cmd) || fromOperator(cmd) {
 			return nil
 		}
 		return stream.Errorf(stream.Invalid, op, "command %s is not for brokers to propose", commandName(cmd))

@@ -71,6 +71,7 @@ func makePlan(state *raftfsm.State, view planView) planned {
 	}
 	p.repair()
 	p.balance()
+	p.spread()
 	return planned{commands: p.commands(), next: p.next, evens: len(p.evenMoves) > 0}
 }
 
@@ -426,19 +427,30 @@ func (p *planner) dropSurplus(shard *pb.Shard) bool {
 	}
 	var worst *pb.Replica
 	for _, r := range shard.Replicas {
-		if r.Id == shard.Leader || inSync(shard, r) && len(shard.InSync) <= int(shard.MinInSync) {
+		if r.Id == shard.Leader && !p.rebalancing() || inSync(shard, r) && len(shard.InSync) <= int(shard.MinInSync) {
 			continue
 		}
 		if worst == nil || cmp.Or(
 			cmp.Compare(rank(r), rank(worst)),
 			-cmp.Compare(zones[p.brokers[r.NodeId].GetZone()], zones[p.brokers[worst.NodeId].GetZone()]),
 			-cmp.Compare(p.replicas[r.NodeId], p.replicas[worst.NodeId]),
+			compareBool(r.Id == shard.Leader, worst.Id == shard.Leader),
 			cmp.Compare(r.Id, worst.Id)) < 0 {
 			worst = r
 		}
 	}
-	if worst == nil || p.sound(shard, worst) && good == factor {
+	switch {
+	case worst == nil, p.sound(shard, worst) && good == factor:
 		return false
+	case p.rebalancing() && p.lasting(worst) && !p.sound(shard, worst):
+		return false // it is to take the place of another one
+	}
+	if worst.Id == shard.Leader { // it goes next time
+		to := p.successor(shard, p.unfit)
+		if to != 0 {
+			p.moves = append(p.moves, change(shard, to))
+		}
+		return to != 0
 	}
 	p.replicas[worst.NodeId]--
 	p.drops = append(p.drops, change(shard, worst.Id))

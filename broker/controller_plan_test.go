@@ -509,7 +509,7 @@ func TestPlansComeToRest_Property(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			node := rapid.SampledFrom(names).Draw(rt, "node")
 			b := w.state.Broker(node)
-			switch rapid.SampledFrom([]string{"register", "fence", "stop", "create", "obey", "plan", "wait", "sick", "well"}).Draw(rt, "what") {
+			switch rapid.SampledFrom([]string{"register", "fence", "stop", "create", "obey", "plan", "wait", "sick", "well", "rebalance"}).Draw(rt, "what") {
 			case "register":
 				delete(w.view.health, node)
 				w.register(node)
@@ -536,6 +536,8 @@ func TestPlansComeToRest_Property(t *testing.T) {
 				w.nowMs += defaultReplaceAfter.Milliseconds()
 			case "sick":
 				w.view.health[node] = health{stalled: true}
+			case "rebalance":
+				w.apply(rebalance())
 			case "well":
 				delete(w.view.health, node)
 			}
@@ -547,6 +549,9 @@ func TestPlansComeToRest_Property(t *testing.T) {
 		}
 		w.settle()
 		w.check()
+		if w.state.Cluster().RebalancingSinceMs != 0 {
+			rt.Fatal("rebalancing never ends")
+		}
 		for _, s := range w.state.Streams() {
 			if s.Status != pb.StreamStatus_STREAM_STATUS_ACTIVE {
 				rt.Fatalf("%v", s)

@@ -26,18 +26,24 @@ func (p *planner) repair() {
 		shards = append(shards, s)
 		byID[s.ID] = shard
 	}
-	var brokers []placement.Broker
-	underway := make(map[stream.NodeID]int)
+	brokers, underway := p.takers()
+	for _, place := range placement.Repair(shards, brokers, underway, placement.Limits{Total: itemsPerCommand, PerBroker: addsPerNode}) {
+		shard := byID[place.Shard]
+		p.places = append(p.places, &pb.ReplicaPlace{StreamId: shard.StreamId, Shard: shard.Number, Version: shard.Version, NodeId: string(place.Node)})
+	}
+}
+
+// takers gives the brokers that may be given replicas, and how many of theirs are
+// not in sync yet.
+func (p *planner) takers() (brokers []placement.Broker, underway map[stream.NodeID]int) {
+	underway = make(map[stream.NodeID]int)
 	for _, b := range p.state.Brokers() {
 		if node := stream.NodeID(b.NodeId); b.State == pb.BrokerState_BROKER_STATE_LIVE && p.view.health[b.NodeId] == (health{}) {
 			brokers = append(brokers, placement.Broker{Node: node, Zone: b.Zone, Replicas: p.replicas[b.NodeId]})
 			underway[node] = p.adding[b.NodeId]
 		}
 	}
-	for _, place := range placement.Repair(shards, brokers, underway, placement.Limits{Total: itemsPerCommand, PerBroker: addsPerNode}) {
-		shard := byID[place.Shard]
-		p.places = append(p.places, &pb.ReplicaPlace{StreamId: shard.StreamId, Shard: shard.Number, Version: shard.Version, NodeId: string(place.Node)})
-	}
+	return brokers, underway
 }
 
 func idOf(shard *pb.Shard) stream.ShardID {

@@ -56,8 +56,18 @@ func (d *draft) recoverShard(c *pb.RecoverShard) *pb.CommandResult {
 			AtMs: d.now, By: c.GetBy(), ReplicaId: c.GetReplicaId(), Start: lost.GetStart(), End: lost.GetEnd(), Reason: lost.GetReason(),
 		})
 	}
+	if sh.GetFinalOffset() > c.GetLostFrom() && hasEnd(sh) {
+		// Readers must come to the end of a closed shard, to go on with its
+		// children: so it ends where the copy does.
+		sh.FinalOffset = c.GetLostFrom()
+	}
 	d.elect(sh)
 	return &pb.CommandResult{}
+}
+
+// hasEnd tells that a shard's final offset is known.
+func hasEnd(sh *pb.Shard) bool {
+	return sh.GetSealed() || sh.GetState() == pb.ShardState_SHARD_STATE_CLOSED
 }
 
 // checkRecovery refuses what is not, or no longer, as the operator has seen it.

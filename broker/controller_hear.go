@@ -129,6 +129,8 @@ func (c *controller) mayPropose(node string, cmd *pb.Command) error {
 		about = o.MarkSuspect.GetNodeId()
 	case *pb.Command_AlterInSync:
 		about = o.AlterInSync.GetNodeId()
+	case *pb.Command_SealShards:
+		about = o.SealShards.GetNodeId()
 	case *pb.Command_StopBroker:
 		about = o.StopBroker.GetNodeId()
 	case *pb.Command_AcceptLoss: // an operator's, of a damage that the node has

@@ -127,8 +127,9 @@ func (e *env) tickAll(ctx context.Context) bool {
 	}
 }
 
-// propose carries changes of in-sync sets to the metadata, all that wait in one
-// command, until the context ends. Leaders learn the outcome from the metadata.
+// propose carries changes of in-sync sets and the ends of sealing shards to the
+// metadata, all that wait in one command each, until the context ends. Leaders
+// learn the outcome from the metadata.
 func (e *env) propose(ctx context.Context) {
 	for {
 		select {
@@ -142,16 +143,29 @@ func (e *env) propose(ctx context.Context) {
 			c.Changes = append(c.Changes, change)
 		}
 		clear(e.changes)
+		s := &pb.SealShards{NodeId: string(e.node), Incarnation: e.incarnation}
+		for r, end := range e.seals {
+			s.Seals = append(s.Seals, &pb.Seal{
+				StreamId: uint64(r.Key().Shard.Stream), Shard: r.Key().Shard.Number,
+				Epoch: uint32(end.epoch), Version: end.version, FinalOffset: uint64(end.final),
+			})
+		}
+		clear(e.seals)
 		e.mu.Unlock()
-		if len(c.Changes) == 0 {
-			continue
+		if len(c.Changes) > 0 {
+			e.proposeOne(ctx, &pb.Command{Op: &pb.Command_AlterInSync{AlterInSync: c}}, "in-sync sets could not be changed yet; will retry", len(c.Changes))
 		}
-		proposing, cancel := context.WithTimeout(ctx, inSyncTimeout)
-		_, err := e.control.Propose(proposing, &pb.Command{Op: &pb.Command_AlterInSync{AlterInSync: c}})
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			e.logger.Warn("in-sync sets could not be changed yet; will retry", "shards", len(c.Changes), "error", err)
+		if len(s.Seals) > 0 {
+			e.proposeOne(ctx, &pb.Command{Op: &pb.Command_SealShards{SealShards: s}}, "shards could not be closed yet; will retry", len(s.Seals))
 		}
+	}
+}
+
+func (e *env) proposeOne(ctx context.Context, c *pb.Command, failed string, shards int) {
+	proposing, cancel := context.WithTimeout(ctx, inSyncTimeout)
+	defer cancel()
+	if _, err := e.control.Propose(proposing, c); err != nil && ctx.Err() == nil {
+		e.logger.Warn(failed, "shards", shards, "error", err)
 	}
 }
 

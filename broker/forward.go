@@ -184,7 +184,7 @@ func (c *control) askIndex(ctx context.Context, leader string) (uint64, error) {
 func repeatable(cmd *pb.Command) bool {
 	switch cmd.GetOp().(type) {
 	case *pb.Command_ReplicasCreated, *pb.Command_MarkSuspect, *pb.Command_FenceBroker, *pb.Command_UnfenceBroker,
-		*pb.Command_StopBroker, *pb.Command_AlterInSync, *pb.Command_MoveLeaders, *pb.Command_AddReplicas,
+		*pb.Command_StopBroker, *pb.Command_AlterInSync, *pb.Command_SealShards, *pb.Command_MoveLeaders, *pb.Command_AddReplicas,
 		*pb.Command_DropReplicas, *pb.Command_SetFactors,
 		*pb.Command_DrainBroker, *pb.Command_UndrainBroker, *pb.Command_RemoveBroker, *pb.Command_Rebalance:
 		return true

@@ -340,6 +340,11 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 		}
 		return
 	}
+	if shard.State == pb.ShardState_SHARD_STATE_EXPIRED { // said so by a command: a tombstone (I16)
+		p.resign = append(p.resign, id)
+		p.drop = append(p.drop, h.onDisk(id)...)
+		return
+	}
 	p.drop = append(p.drop, superseded(state, shard, h.onDisk(id))...)
 	mine := replicaOn(shard, h.node)
 	if mine == nil {

@@ -19,7 +19,7 @@ endif
 .PHONY: help run build test test-unit test-e2e test-cluster test-chaos test-long clients lint format proto fuzz bench clean race-note
 
 help: ## List these words.
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Build, and start a whole Kinesis on 127.0.0.1:4567 with its data in ./shardstream-data.
 	@exec $(BIN) dev
@@ -52,6 +52,10 @@ test-chaos: build ## The long form of all that breaks things: 20 rounds a fault,
 	SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 90m ./test/cluster
 	SHARDSTREAM_LONG=1 $(GO) test -v -count=1 -timeout 180m ./test/sim
 	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm
+
+# As root: it makes network namespaces, which end with it.
+test-statefulset: ## The life of the Kubernetes pods, replayed in network namespaces (root; below two minutes).
+	SHARDSTREAM_NETNS=1 $(GO) test -v -count=1 -timeout 20m ./test/statefulset
 
 # The clients that the end-to-end tests drive, in the versions that their own
 # lock files name. Without python3 or node those tests are skipped, and say so.

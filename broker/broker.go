@@ -348,6 +348,7 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 	b.running.Go(func() { b.host.run(running) })
 	b.running.Go(func() { b.host.readBack(running) })
 	b.running.Go(func() { b.host.expire(running) })
+	b.running.Go(func() { b.host.sweepOrphans(running) })
 	controls := controllerConfig{ReplaceAfter: b.cfg.ReplaceAfter, Holds: b.host.holds, Logger: b.logger}
 	if b.session != nil {
 		controls.Lag = b.session.Lag

@@ -102,8 +102,11 @@ func TestRebalanceWaitsForWhatIsUnderWay(t *testing.T) {
 
 func TestOperatorsActsAreLetThrough(t *testing.T) {
 	for i, c := range []*pb.Command{
-		{Op: &pb.Command_DrainBroker{}}, {Op: &pb.Command_UndrainBroker{}},
-		{Op: &pb.Command_RemoveBroker{}}, {Op: &pb.Command_Rebalance{}}, {Op: &pb.Command_RecoverShard{}},
+		{Op: &pb.Command_DrainBroker{}},
+		{Op: &pb.Command_UndrainBroker{}},
+		{Op: &pb.Command_RemoveBroker{}},
+		{Op: &pb.Command_Rebalance{}},
+		{Op: &pb.Command_RecoverShard{}},
 	} {
 		if !fromOperator(c) {
 			t.Error(fmt.Sprint(i), commandName(c))

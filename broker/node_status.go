@@ -31,7 +31,39 @@ func (s *clusterService) NodeStatus(_ context.Context, req *pb.NodeStatusRequest
 			}
 		})
 	}
+	if req.OnDisk {
+		for _, log := range s.host.records.Replicas() {
+			key := log.Key()
+			hosted := s.host.shard(key.Shard)
+			if (req.StreamId == 0 || stream.StreamID(req.StreamId) == key.Shard.Stream) && (hosted == nil || hosted.Key() != key) {
+				response.OnDisk = append(response.OnDisk, copyStatus(log))
+			}
+		}
+	}
 	return response, nil
+}
+
+// copyStatus tells of a copy that nobody serves. Its high watermark is only what
+// was written down of it.
+func copyStatus(log *recordlog.Replica) *pb.ReplicaStatus {
+	m := &pb.ReplicaStatus{
+		Replica: refOf(log.Key()), Epoch: uint32(log.Epoch()), Start: uint64(log.Start()), HighWatermark: uint64(log.HW()),
+		DurableEnd: uint64(log.DurableEnd()), End: uint64(log.End()),
+	}
+	describeLog(m, log)
+	return m
+}
+
+// describeLog fills in what only the record log knows.
+func describeLog(m *pb.ReplicaStatus, log *recordlog.Replica) {
+	m.Damaged, m.Bytes = log.Damaged(), uint64(max(0, log.Bytes()))
+	if epochs := log.EpochTable(); len(epochs) > 0 {
+		m.LastEpoch, m.LastArrivalMs = uint32(epochs[len(epochs)-1].Epoch), log.LastArrival()
+	}
+}
+
+func refOf(key stream.ReplicaKey) *pb.ReplicaRef {
+	return &pb.ReplicaRef{StreamId: uint64(key.Shard.Stream), Shard: key.Shard.Number, ReplicaId: uint64(key.Replica)}
 }
 
 func (s *clusterService) raftStatus() *pb.RaftStatus {
@@ -46,7 +78,7 @@ func (s *clusterService) raftStatus() *pb.RaftStatus {
 func replicaStatus(records *recordlog.Log, h *hosted) *pb.ReplicaStatus {
 	key, st := h.Key(), h.Status()
 	m := &pb.ReplicaStatus{
-		Replica: &pb.ReplicaRef{StreamId: uint64(key.Shard.Stream), Shard: key.Shard.Number, ReplicaId: uint64(key.Replica)},
+		Replica: refOf(key),
 		Role:    roleMessage(st), Epoch: uint32(st.Epoch), Start: uint64(st.Start), HighWatermark: uint64(st.HighWatermark),
 		DurableEnd: uint64(st.DurableEnd), End: uint64(st.End),
 	}
@@ -54,14 +86,14 @@ func replicaStatus(records *recordlog.Log, h *hosted) *pb.ReplicaStatus {
 	if log == nil {
 		return m
 	}
-	m.Damaged = log.Damaged()
+	describeLog(m, log)
 	for _, f := range st.Followers {
 		fs := &pb.FollowerStatus{
 			ReplicaId: uint64(f.Replica), NodeId: string(f.Node), DurableEnd: uint64(f.DurableEnd), Attached: f.Attached, CatchingUp: f.CatchingUp,
 		}
 		// Records of a shard are taken to be of one size.
 		if total := st.End - st.Start; f.DurableEnd < st.End && total > 0 {
-			fs.TotalBytes = uint64(log.Bytes())
+			fs.TotalBytes = m.Bytes
 			fs.RemainingBytes = uint64(float64(fs.TotalBytes) * float64(st.End-max(f.DurableEnd, st.Start)) / float64(total))
 		}
 		m.Followers = append(m.Followers, fs)

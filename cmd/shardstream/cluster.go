@@ -13,9 +13,13 @@ import (
 
 // clusterCmd is `shardstream cluster`, for operators.
 type clusterCmd struct {
-	Status  clusterStatusCmd  `cmd:"" help:"Say whether all is well, and if not, what is wrong and what to do."`
-	Members clusterMembersCmd `cmd:"" help:"List the nodes, as gossip and as the metadata see them."`
-	Recover recoverCmd        `cmd:"" help:"Give damaged records up for good, so that their shards serve the rest again."`
+	Status    clusterStatusCmd  `cmd:"" help:"Say whether all is well, and if not, what is wrong and what to do."`
+	Members   clusterMembersCmd `cmd:"" help:"List the nodes, as gossip and as the metadata see them."`
+	Drain     drainCmd          `cmd:"" help:"Take a broker out of use: its replicas and leaderships move to others."`
+	Undrain   undrainCmd        `cmd:"" help:"Take a drain back."`
+	Remove    removeCmd         `cmd:"" help:"Take a broker that holds nothing out of the cluster."`
+	Rebalance rebalanceCmd      `cmd:"" help:"Even out replicas and leaderships over the brokers."`
+	Recover   recoverCmd        `cmd:"" help:"Give lost records up for good, so that their shards serve the rest again."`
 }
 
 // brokerFlags is how a command finds the cluster.

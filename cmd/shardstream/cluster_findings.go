@@ -174,7 +174,7 @@ func (x *examiner) nodes() {
 		case b.State == pb.BrokerState_BROKER_STATE_STOPPING:
 			x.find(warning, "", "%s is stopping", name)
 		case b.State == pb.BrokerState_BROKER_STATE_DRAINING:
-			x.find(note, "", "%s is being drained", name)
+			x.draining(b.NodeId)
 		}
 		if n.status == nil {
 			continue
@@ -193,6 +193,19 @@ func (x *examiner) nodes() {
 		if x.brokers[m.NodeId] == nil && m.State == "alive" {
 			x.find(warning, "look at its log", "broker %s is there (gossip at %s), but has not joined yet", m.NodeId, m.Address)
 		}
+	}
+}
+
+// draining tells how far a drain has got.
+func (x *examiner) draining(node string) {
+	m := drainMovement(x.v, node)
+	switch {
+	case m.Done:
+		x.find(note, "shardstream cluster remove "+node+", or undrain it", "broker %s is drained: it holds nothing", node)
+	case len(m.Blocked) > 0:
+		x.find(warning, "", "the drain of broker %s can't end: %s", node, strings.Join(m.Blocked, "; "))
+	default:
+		x.find(note, "", "broker %s is being drained: %s", node, m)
 	}
 }
 
@@ -358,6 +371,9 @@ func (x *examiner) progress() {
 		c := behind[node]
 		x.h.catchUp = append(x.h.catchUp, *c)
 		x.find(note, "", "broker %s is catching up: %s, %s of %s left", node, plural(uint64(c.Replicas), "replica"), size(c.Remaining), size(c.Total))
+	}
+	if m := rebalanceMovement(x.v); !m.Done {
+		x.find(note, "", "replicas are being rebalanced: %s", m)
 	}
 	for _, node := range sortedKeys(damaged) {
 		x.find(warning, "see shardstream cluster recover --broker "+x.brokers[node].GetGrpcAddress(),

@@ -199,6 +199,9 @@ func reasonOf(err error) string {
 		return "no answer in time"
 	}
 	text := s.Message()
+	if strings.Contains(text, "server preface") || strings.Contains(text, "first record does not look like a TLS handshake") || strings.Contains(text, "malformed HTTP") {
+		return "something answers there that is no broker's gRPC port (--grpc-listen, by default 7070)"
+	}
 	for _, mark := range []string{"transport: ", "rror while dialing: "} {
 		if _, rest, found := strings.Cut(text, mark); found {
 			text = rest

@@ -234,6 +234,7 @@ func (c *controller) plan(ctx context.Context, now time.Time, state *raftfsm.Sta
 func (c *controller) view(now time.Time, state *raftfsm.State) (view planView, waiting bool) {
 	view = planView{
 		nowMs: c.control.clock.clusterMs(), replaceAfter: c.cfg.ReplaceAfter, holds: c.cfg.Holds,
+		mayExpire: c.mayExpire(state.Brokers()), inRaft: c.inRaft(),
 		eligible: make(map[string]bool), health: make(map[string]health),
 		rebalance: now.Sub(c.evened) >= rebalanceEvery || state.Cluster().GetRebalancingSinceMs() != 0,
 	}

@@ -58,6 +58,8 @@ func (c *controller) hear(h *heldSession, b *pb.Beat) (*pb.BeatAnswer, error) {
 	switch {
 	case known == nil || known.Incarnation < h.incarnation:
 		return nil, stream.Errorf(stream.Unavailable, op, "node %s is not registered in incarnation %d", h.node, h.incarnation)
+	case known.State == pb.BrokerState_BROKER_STATE_GONE:
+		return nil, stream.Errorf(stream.Stale, op, "node %s was removed from the cluster", h.node)
 	case known.Incarnation > h.incarnation:
 		return nil, stream.Errorf(stream.Stale, op, "another process has registered as node %s: two must not run under one name", h.node)
 	}
@@ -100,6 +102,10 @@ func (c *controller) countedLocked() int {
 // nameIsFree refuses a second node under the name of one that is alive.
 func (c *controller) nameIsFree(node, disk string) error {
 	known := c.control.meta.State().Broker(node)
+	if known.GetState() == pb.BrokerState_BROKER_STATE_GONE && known.DiskId == disk {
+		return stream.Errorf(stream.AlreadyExists, "broker.Join",
+			"node %s was removed from the cluster: to add it again, start it with an empty data directory", node)
+	}
 	if known == nil || known.DiskId == disk {
 		return nil
 	}

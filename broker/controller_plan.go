@@ -28,6 +28,9 @@ type planView struct {
 	health   map[string]health
 	// holds tells that this node has replicas of the stream on its disk.
 	holds func(stream uint64) bool
+	// mayExpire says that the cluster's time is good enough to end shards by.
+	mayExpire bool
+	inRaft    map[string]bool // nodes that raft has servers of
 	// rebalance allows moving leaderships that could stay where they are.
 	rebalance bool
 }
@@ -60,6 +63,7 @@ func makePlan(state *raftfsm.State, view planView) planned {
 		}
 	}
 	p.repeatStops()
+	p.forget()
 	for _, s := range state.Streams() {
 		p.stream(s)
 	}
@@ -239,7 +243,9 @@ func (p *planner) stream(s *pb.Stream) {
 		p.first = append(p.first, &pb.Command{Op: &pb.Command_ActivateStream{ActivateStream: &pb.ActivateStream{StreamId: s.Id}}})
 		return // its shards are changed by that
 	}
-	p.settled = append(p.settled, s)
+	if !p.reshard(s) {
+		p.settled = append(p.settled, s)
+	}
 }
 
 // deletedStream tells that a stream of this cluster was deleted, and not merely
@@ -377,6 +383,9 @@ func (p *planner) lasting(r *pb.Replica) bool {
 		return false
 	}
 	b := p.brokers[r.NodeId]
+	if b.GetDraining() {
+		return false // whether it is up or down
+	}
 	switch b.GetState() {
 	case pb.BrokerState_BROKER_STATE_LIVE:
 		return true

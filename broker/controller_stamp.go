@@ -12,7 +12,7 @@ import (
 const (
 	defaultReplicationFactor = 3
 	// maxTransitionDelay bounds what a caller may ask a stream to stay in
-	// CREATING or DELETING.
+	// CREATING, UPDATING or DELETING.
 	maxTransitionDelay = time.Minute
 )
 
@@ -25,6 +25,9 @@ func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 	case *pb.Command_CreateStream:
 		op.CreateStream.Placement = placeShards(state, int(op.CreateStream.ShardCount))
 		op.CreateStream.TransitionAfterMs = min(op.CreateStream.TransitionAfterMs, latest)
+	case *pb.Command_Reshard:
+		op.Reshard.Placement = placeShards(state, state.ReshardChildren(op.Reshard))
+		op.Reshard.TransitionAfterMs = min(op.Reshard.TransitionAfterMs, latest)
 	case *pb.Command_DeleteStream:
 		op.DeleteStream.TransitionAfterMs = min(op.DeleteStream.TransitionAfterMs, latest)
 	}
@@ -34,7 +37,7 @@ func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 // have proposed. The others are the brokers' own.
 func fromAPI(c *pb.Command) bool {
 	switch c.GetOp().(type) {
-	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags:
+	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_Reshard, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags:
 		return true
 	}
 	return false

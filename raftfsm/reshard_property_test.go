@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"slices"
+	"testing"
 
 	"pgregory.net/rapid"
 
@@ -171,4 +172,72 @@ func drawReshard(t *rapid.T, s *State, node string, id uint64) *pb.Command {
 		return removeBroker(node, rapid.Bool().Draw(t, "forget"))
 	}
 	return undrain(node)
+}
+
+// A stream is split, merged and rescaled while its brokers die, return and are
+// drained, and every reshard ends, with the hash space whole at each step.
+func TestReshardProperties(tb *testing.T) {
+	done := 0
+	rapid.Check(tb, func(t *rapid.T) {
+		nodes := []string{"a", "b", "c", "d"}
+		w := newCluster(tb, nodes...)
+		id := w.active("s", rapid.IntRange(1, 5).Draw(t, "shards"), "a", "b", "c")
+		history := &history{streams: id, replicas: w.s.Cluster().GetNextReplicaId() - 1}
+		do := func(c *pb.Command) *pb.CommandResult {
+			before := w.s
+			res := w.do(c)
+			checkRefusal(t, before, w.s, res)
+			checkState(t, w.s)
+			history.check(t, before, w.s, c)
+			checkDiff(t, before, w.s)
+			return res
+		}
+		finish := func() {
+			for _, n := range nodes {
+				inc := w.s.Broker(n).GetIncarnation()
+				do(unfence(n, inc))
+				do(created(n, inc, w.refs(id, n)...))
+			}
+			do(sealParents(id))
+			for _, n := range w.s.Stream(id).GetReshard().GetParents() {
+				sh := w.s.Shard(id, n)
+				leader := replica(sh, sh.GetLeader()).GetNodeId()
+				final := uint64(n)
+				if sh.GetSealed() {
+					final = sh.GetFinalOffset()
+				}
+				do(seals(leader, w.s.Broker(leader).GetIncarnation(), sealOf(sh, final)))
+			}
+			if st := w.s.Stream(id); st.GetStatus() != pb.StreamStatus_STREAM_STATUS_ACTIVE {
+				t.Fatalf("it does not end: %v, %s, since %q", st, w.tree(id), w.s.SealWaitsFor(id))
+			}
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			w.now += rapid.Int64Range(0, 700).Draw(t, "time")
+			node := rapid.SampledFrom(nodes).Draw(t, "node")
+			inc := w.s.Broker(node).GetIncarnation()
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
+			case 0:
+				do(fence(node, inc))
+			case 1:
+				do(unfence(node, inc))
+			case 2:
+				do(rejoin(node, "disk-"+node, inc))
+			case 3:
+				do(created(node, inc, w.refs(id, node)...))
+			case 4:
+				w.now += rapid.Int64Range(0, 30*3_600_000).Draw(t, "long")
+				for n := range w.s.Shards(id) {
+					do(expire(id, uint32(n)))
+				}
+			case 5:
+				finish()
+			default:
+				do(drawReshard(t, w.s, node, id))
+			}
+		}
+		finish()
+		done += len(w.s.Shards(id))
+	})
+	tb.Logf("%d shards in all", done)
 }

@@ -423,7 +423,7 @@ func viewOf(state *raftfsm.State, shard *pb.Shard) replica.View {
 		Open: shard.State == pb.ShardState_SHARD_STATE_OPEN,
 		// A sealed one only waits for the other parents of its reshard.
 		Sealing: shard.State == pb.ShardState_SHARD_STATE_SEALING && !shard.Sealed,
-		InSync: make([]stream.ReplicaID, len(shard.InSync)), Members: make([]replica.Member, 0, len(shard.Replicas)),
+		InSync:  make([]stream.ReplicaID, len(shard.InSync)), Members: make([]replica.Member, 0, len(shard.Replicas)),
 	}
 	for i, id := range shard.InSync {
 		v.InSync[i] = stream.ReplicaID(id)

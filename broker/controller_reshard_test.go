@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -256,4 +258,28 @@ func TestReshardIsStampedByTheRaftLeader(t *testing.T) {
 	if _, result := raftfsm.NewState().Apply(1, c); len(r.Placement) != 0 || stream.Kind(result.Error) == 0 {
 		t.Errorf("stamped %v", r)
 	}
+}
+
+// A broker that was removed hears so and ends; it can't come back but as a new
+// one, on another disk.
+func TestRemovedBrokerHearsIt(t *testing.T) {
+	inControlWorld(t, func(w *controlWorld) {
+		pass(time.Second)
+		w.raft.apply(&pb.Command{Op: &pb.Command_DrainBroker{DrainBroker: &pb.DrainBroker{NodeId: "b"}}})
+		w.raft.apply(&pb.Command{Op: &pb.Command_RemoveBroker{RemoveBroker: &pb.RemoveBroker{NodeId: "b"}}})
+		n := w.nodes["b"]
+		w.await("the removed broker hears it", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.superseded != nil })
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !errors.Is(n.superseded, stream.Stale) || !strings.Contains(n.superseded.Error(), "was removed from the cluster") {
+			t.Fatal(n.superseded)
+		}
+		disk := n.meta.State().Broker("b").DiskId
+		_, err := n.control.Propose(w.ctx, &pb.Command{Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{
+			Broker: &pb.Broker{NodeId: "b", DiskId: disk},
+		}}})
+		if !errors.Is(err, stream.AlreadyExists) {
+			t.Fatal(err)
+		}
+	})
 }

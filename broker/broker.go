@@ -92,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	}
 	running, cancel := context.WithCancel(context.Background())
 	b = &Broker{
-		cfg: cfg, logger: cfg.Logger, clock: newClock(), conns: newConns(dialTCP), ready: make(chan struct{}),
+		cfg: cfg, logger: cfg.Logger, clock: newClock(), conns: newConns(cfg.dial), ready: make(chan struct{}),
 		stop: cancel, stopped: make(chan struct{}), failed: make(chan error, 1),
 	}
 	b.data, b.cluster, b.push = &dataService{}, &clusterService{stopped: b.stopped, version: cfg.Version, startedMs: time.Now().UnixMilli()}, &replicationService{}
@@ -155,7 +155,7 @@ func (b *Broker) findPlace(ctx context.Context) (raftfsm.Config, error) {
 	if err != nil {
 		return c, err
 	}
-	c.Listener, c.Advertise, c.AddressOf = b.cfg.RaftListener, withPort(host, b.cfg.RaftListener), addressOf(b.group)
+	c.Listener, c.Advertise, c.AddressOf, c.Dial = b.cfg.RaftListener, withPort(host, b.cfg.RaftListener), addressOf(b.group), b.cfg.dial
 	for _, f := range place.bootstrap {
 		c.Founders = append(c.Founders, raftfsm.Server{ID: raftfsm.ServerID(f.NodeId, f.DiskId), NodeID: f.NodeId, Addr: f.RaftAddress, Voter: true})
 	}
@@ -230,7 +230,7 @@ func (b *Broker) openStores(ctx context.Context) (raftConfig raftfsm.Config, err
 func (b *Broker) openRecords() (err error) {
 	cfg := b.cfg
 	b.records, err = recordlog.Open(recordlog.Config{
-		Dir: cfg.DataDir, JournalBudget: cfg.JournalBudget, TailCache: cfg.TailCache,
+		Dir: cfg.DataDir, FS: cfg.recordsFS, JournalBudget: cfg.JournalBudget, TailCache: cfg.TailCache,
 		DiskReserve: cfg.DiskReserve, ScrubInterval: cfg.ScrubInterval, Logger: cfg.Logger, OnFatal: b.fail,
 	})
 	if err != nil {
@@ -300,7 +300,7 @@ func (b *Broker) addresses() (grpcAddress, raftAddress, gossipAddress string) {
 func (b *Broker) takeUpShards(ctx, running context.Context, incarnation uint64) error {
 	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, b.logger)
 	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, b.logger)
-	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, dialTCP, b.clock.since, b.cfg.CatchUpRate, b.logger)
+	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, b.cfg.dial, b.clock.since, b.cfg.CatchUpRate, b.logger)
 	b.push.peers, b.push.records = b.env.peers, b.records
 	b.data.host = b.host
 	b.cluster.meta, b.cluster.control, b.cluster.host = b.meta, b.control, b.host
@@ -328,7 +328,7 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 		b.session = newSession(sessionConfig{
 			ClusterID: b.identity.ClusterID, NodeID: string(b.identity.NodeID), Incarnation: incarnation,
 			Leader:  func() string { leader, _ := b.meta.Leader(); return leader },
-			Address: b.grpcAddressOf, Dial: dialTCP, Clock: b.clock, Local: b.controller.local,
+			Address: b.grpcAddressOf, Dial: b.cfg.dial, Clock: b.clock, Local: b.controller.local,
 			Health: func() health {
 				return health{stalled: b.watchdog.stalled(), full: b.records.DiskFull(), stopping: b.stopping.Load()}
 			},

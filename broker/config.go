@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardstream/broker/member"
+	"shardstream/broker/recordlog"
 	"shardstream/stream"
 )
 
@@ -61,6 +63,11 @@ type Config struct {
 	Version    string // of the program, for people
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+
+	// For tests: another network and another disk than the machine's.
+	dial      dialer               // to other brokers, of gRPC and raft
+	gossip    func(*member.Config) // changes how gossip is done
+	recordsFS recordlog.FS         // under DataDir, of the record log alone
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -85,6 +92,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.CatchUpRate == 0 {
 		c.CatchUpRate = 64 << 20
+	}
+	if c.dial == nil {
+		c.dial = dialTCP
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -31,14 +31,18 @@ func gather(cfg Config, id *identity, raftState bool) (*member.Group, *former, e
 		GRPC: withPort(host, cfg.GRPCListener), Raft: withPort(host, cfg.RaftListener), HTTP: cfg.HTTPAddress,
 		Expect: cfg.BootstrapExpect,
 	}
-	group, err := member.Open(member.Config{
+	gossip := member.Config{
 		Facts: facts, Bind: cfg.GossipBind, AdvertiseIP: ip, Seeds: cfg.Join, Key: cfg.GossipKey, Logger: cfg.Logger,
-	})
+	}
+	if cfg.gossip != nil {
+		cfg.gossip(&gossip)
+	}
+	group, err := member.Open(gossip)
 	if err != nil {
 		return nil, nil, err
 	}
 	store := formFiles{dir: cfg.DataDir, saveCluster: func(cluster string) error { return id.setCluster(cfg.DataDir, cluster) }}
-	return group, newFormer(facts, group, formClient{}, store, id.ClusterID, raftState, p, cfg.Logger), nil
+	return group, newFormer(facts, group, formClient{cfg.dial}, store, id.ClusterID, raftState, p, cfg.Logger), nil
 }
 
 // lookupAdvertised bounds the wait for DNS to know this node's own name.

@@ -3,20 +3,17 @@ package broker
 import (
 	"context"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	pb "shardstream/proto/shardstream/v1"
 )
 
 // formClient calls other nodes while this one has no place yet: each call on a
 // connection of its own, since there are few, and addresses change.
-type formClient struct{}
+type formClient struct{ dial dialer }
 
 var _ formPeers = formClient{}
 
-func (formClient) Promise(ctx context.Context, address string, req *pb.PromiseRequest) (*pb.PromiseResponse, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (c formClient) Promise(ctx context.Context, address string, req *pb.PromiseRequest) (*pb.PromiseResponse, error) {
+	conn, err := newClientConn(address, c.dial)
 	if err != nil {
 		return nil, err
 	}
@@ -25,8 +22,8 @@ func (formClient) Promise(ctx context.Context, address string, req *pb.PromiseRe
 	return answer, fromStatus("broker.Promise", err)
 }
 
-func (formClient) Recall(ctx context.Context, address string, req *pb.RecallRequest) (*pb.RecallResponse, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (c formClient) Recall(ctx context.Context, address string, req *pb.RecallRequest) (*pb.RecallResponse, error) {
+	conn, err := newClientConn(address, c.dial)
 	if err != nil {
 		return nil, err
 	}
@@ -34,8 +31,8 @@ func (formClient) Recall(ctx context.Context, address string, req *pb.RecallRequ
 	return pb.NewControllerClient(conn).Recall(ctx, req)
 }
 
-func (formClient) Join(ctx context.Context, address string, req *pb.JoinRequest) (*pb.JoinResponse, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (c formClient) Join(ctx context.Context, address string, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	conn, err := newClientConn(address, c.dial)
 	if err != nil {
 		return nil, err
 	}

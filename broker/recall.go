@@ -178,7 +178,7 @@ func (b *Broker) askPeers(ctx context.Context, group *member.Group) (copied bool
 				continue
 			}
 			call, cancel := context.WithTimeout(ctx, recallCall)
-			answer, err := (formClient{}).Recall(call, m.GRPC, &pb.RecallRequest{ClusterId: b.identity.ClusterID, NodeId: self})
+			answer, err := (formClient{b.cfg.dial}).Recall(call, m.GRPC, &pb.RecallRequest{ClusterId: b.identity.ClusterID, NodeId: self})
 			cancel()
 			if err != nil {
 				continue

@@ -49,6 +49,20 @@ type fakeBroker struct {
 	readIdx  int
 	repeats  int // batches that were there already
 
+	// resharding keeps streams in UPDATING until seal and finish. refuse answers
+	// the next Reshard.
+	resharding bool
+	refuse     *pb.CommandResult
+	proposed   *pb.Reshard // the last one
+	// loses may lose the answer to an Append that was done.
+	loses func(*pb.AppendRequest) bool
+	// onFind may answer in place of the log, as onAppend.
+	onFind func(stream.ShardID) stream.Kind
+	finds  []stream.ShardID
+	// lags keeps changes from the watchers until somebody asks for an index.
+	lags   bool
+	lagged []*pb.MetadataEvent
+
 	// shown waits until the gateway under test shows a change; set by newEnv.
 	shown func(index uint64)
 }
@@ -155,6 +169,10 @@ func (f *fakeBroker) breakWatches() {
 func (f *fakeBroker) publishLocked(e *pb.MetadataEvent) uint64 {
 	f.index++
 	e.Index = f.index
+	if f.lags {
+		f.lagged = append(f.lagged, e)
+		return f.index
+	}
 	for w := range f.watchers {
 		w.events <- e
 	}
@@ -251,6 +269,12 @@ func (f *fakeBroker) ReadIndex(context.Context, *pb.ReadIndexRequest, ...grpc.Ca
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.readIdx++
+	for _, e := range f.lagged {
+		for w := range f.watchers {
+			w.events <- e
+		}
+	}
+	f.lags, f.lagged = false, nil
 	return &pb.ReadIndexResponse{Index: f.index}, nil
 }
 
@@ -282,6 +306,8 @@ func (f *fakeBroker) applyLocked(c *pb.Command) (*pb.CommandResult, *pb.Metadata
 			s.Status, s.TransitionAfterMs = pb.StreamStatus_STREAM_STATUS_DELETING, op.DeleteStream.TransitionAfterMs
 		})
 		return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}
+	case *pb.Command_Reshard:
+		return f.reshardLocked(op.Reshard)
 	case *pb.Command_SetRetention:
 		s := f.editStreamLocked(op.SetRetention.StreamId, func(s *pb.Stream) { s.RetentionHours = op.SetRetention.Hours })
 		return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}
@@ -366,11 +392,6 @@ func (f *fakeBroker) data(node, address string) (pb.DataClient, error) {
 	return fakeData{f, node}, nil
 }
 
-// FindRepeat knows of nothing, unless a test says otherwise.
-func (f fakeData) FindRepeat(context.Context, *pb.FindRepeatRequest, ...grpc.CallOption) (*pb.FindRepeatResponse, error) {
-	return &pb.FindRepeatResponse{Error: pb.ErrorKind_ERROR_KIND_NOT_FOUND}, nil
-}
-
 func shardOf(ref *pb.ShardRef) stream.ShardID {
 	return stream.ShardID{Stream: stream.StreamID(ref.StreamId), Number: ref.Shard}
 }
@@ -382,7 +403,7 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 	out := &pb.AppendResponse{}
 	for _, sb := range in.Batches {
 		id := shardOf(sb.Shard)
-		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize]})
+		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize], Repeat: sb.Repeat})
 		r := &pb.AppendResult{}
 		out.Results = append(out.Results, r)
 		if d.onAppend != nil {
@@ -404,6 +425,10 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 			r.BaseOffset, r.ArrivalMs = uint64(first.Base()), first.Arrival()
 			continue
 		}
+		if !d.takesLocked(id) {
+			r.Error = pb.ErrorKind(stream.Unavailable)
+			continue
+		}
 		now := d.now().UnixMilli()
 		b.Stamp(1, log.end, now)
 		r.BaseOffset, r.ArrivalMs = uint64(log.end), now
@@ -411,6 +436,9 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 		log.end = b.End()
 	}
 	d.appends = append(d.appends, seen)
+	if d.loses != nil && d.loses(in) {
+		return nil, stream.Errorf(stream.Timeout, "fake", "the answer is lost")
+	}
 	return out, nil
 }
 

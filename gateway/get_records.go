@@ -59,14 +59,33 @@ func getRecords(c *call) *kinesis.Error {
 // iteratorTarget finds the shard of an iterator, by the stream's number: a
 // re-created namesake is another stream.
 func (c *call) iteratorTarget(m *metadata, i iterator) (readTarget, *kinesis.Error) {
-	t := readTarget{m: m, v: m.byID[uint64(i.shard.Stream)], account: m.cluster.AccountId}
-	if t.v != nil {
-		t.s = t.v.shard(i.shard.Number)
+	if t := c.findTarget(m, i); t.s != nil {
+		return t, nil
 	}
-	if t.s == nil || !isListed(t.v, t.s, c.g.cfg.Now().UnixMilli()) {
+	// The iterator may come from a gateway that knows more than this one. Only
+	// what shows everything says that a shard does not exist: consumers take that
+	// for its end.
+	m, failure := c.linearizable()
+	if failure != nil {
+		return readTarget{}, failure
+	}
+	t := c.findTarget(m, i)
+	if t.s == nil {
 		return t, kinesis.ShardDoesNotExist(stream.ShardName(i.shard.Number), i.name, t.account)
 	}
 	return t, nil
+}
+
+// findTarget gives the shard of an iterator in m, without one if it is not there.
+func (c *call) findTarget(m *metadata, i iterator) readTarget {
+	t := readTarget{m: m, v: m.byID[uint64(i.shard.Stream)], account: m.cluster.AccountId}
+	if t.v == nil {
+		return t
+	}
+	if s := t.v.shard(i.shard.Number); s != nil && isListed(t.v, s, c.g.cfg.Now().UnixMilli()) {
+		t.s = s
+	}
+	return t
 }
 
 // read reads from the shard's leader and writes the answer.
@@ -75,14 +94,18 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 		Shard:  &pb.ShardRef{StreamId: t.v.Id, Shard: t.s.Number},
 		Offset: uint64(i.offset), MaxRecords: uint32(limit), MaxBytes: maxReadBytes,
 	}
-	var response *pb.ReadResponse
-	err := c.atLeader(t.id(), func(ctx context.Context, data pb.DataClient) (pb.ErrorKind, string, error) {
-		r, err := data.Read(ctx, request)
-		response = r
-		return r.GetError(), r.GetDetail(), err
-	})
-	if err != nil {
-		return c.fail(err, t.subject())
+	response := &pb.ReadResponse{}
+	// Behind the end of a closed shard the metadata says it all. Shards between the
+	// parents and the children of an UpdateShardCount have no replicas to ask.
+	if !isAtEnd(t.s, i.offset) {
+		err := c.atLeader(t.id(), func(ctx context.Context, data pb.DataClient) (pb.ErrorKind, string, error) {
+			r, err := data.Read(ctx, request)
+			response = r
+			return r.GetError(), r.GetDetail(), err
+		})
+		if err != nil {
+			return c.fail(err, t.subject())
+		}
 	}
 	run, err := choose(response.Batches, i.offset, limit)
 	if err != nil {
@@ -98,7 +121,7 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 		},
 		MillisBehindLatest: c.millisBehind(run, next, response),
 	}
-	if t.s.State == pb.ShardState_SHARD_STATE_CLOSED && next >= stream.Offset(t.s.FinalOffset) {
+	if isAtEnd(t.s, next) {
 		answer.ChildShards = childShards(t.v, t.s.Number)
 	}
 	if answer.ChildShards == nil {
@@ -117,6 +140,12 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 	t.v.metrics.outBytes.Add(float64(run.bytes))
 	t.v.metrics.age.Set(float64(answer.MillisBehindLatest) / 1000)
 	return nil
+}
+
+// isAtEnd reports whether a position is behind the last record that the shard
+// will ever have (I21).
+func isAtEnd(s *pb.Shard, o stream.Offset) bool {
+	return s.State == pb.ShardState_SHARD_STATE_CLOSED && o >= stream.Offset(s.FinalOffset)
 }
 
 // readRun is the part of what was read that an answer gives.

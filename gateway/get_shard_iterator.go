@@ -144,8 +144,12 @@ func offsetOf(t readTarget, text string, after bool) (stream.Offset, *kinesis.Er
 	return stream.Offset(n.Counter - 1), nil
 }
 
-// locateOffset asks the shard's leader where a position is.
+// locateOffset asks the shard's leader where a position is, unless the metadata
+// knows: a closed shard has its end there.
 func (c *call) locateOffset(t readTarget, p pb.Position, ms int64) (stream.Offset, *kinesis.Error) {
+	if end := stream.Offset(t.s.FinalOffset); isAtEnd(t.s, end) && (end == 0 || p == pb.Position_POSITION_LATEST) {
+		return end, nil
+	}
 	var offset stream.Offset
 	request := &pb.LocateRequest{
 		Shard: &pb.ShardRef{StreamId: t.v.Id, Shard: t.s.Number}, Position: p, TimeMs: ms,

@@ -102,7 +102,7 @@ func (c *call) onceAtLeader(m *metadata, id stream.ShardID, f func(context.Conte
 		return stream.Errorf(stream.NotFound, op, "no stream %d", id.Stream)
 	}
 	s := v.shard(id.Number)
-	if s == nil {
+	if s == nil || s.State == pb.ShardState_SHARD_STATE_EXPIRED {
 		return stream.Errorf(stream.NotFound, op, "no shard %s", id)
 	}
 	node := leaderNode(s)

@@ -23,6 +23,11 @@ import (
 //	FROM_TIMESTAMP           those that were open at that time or later
 //	AFTER_SHARD_ID           as ExclusiveStartShardId
 //
+// A shard was open from its creation until and with the moment of its closing,
+// and its children from the next millisecond on, so that what was open at any
+// moment covers the hash space once. While a reshard is under way its parents
+// are open and its children are not there.
+//
 // Times before T0 count as T0, times after now as now: Flink asks with its own
 // clock.
 
@@ -156,7 +161,9 @@ func (c *call) readFilter(in *kinesis.ListShardsInput) (f shardFilter, after int
 
 // takes reports whether the filter lets a listed shard pass.
 func (f shardFilter) takes(v *streamView, s *pb.Shard, nowMs int64) bool {
-	horizon := max(nowMs-int64(v.RetentionHours)*3_600_000, v.CreatedMs)
+	// Not before what has expired, even if our clock is behind the one that said
+	// so: no list has a hole.
+	horizon := max(nowMs-int64(v.RetentionHours)*3_600_000, v.CreatedMs, v.expiredMs+1)
 	closed := s.State == pb.ShardState_SHARD_STATE_CLOSED
 	openAt := func(ms int64) bool { return s.CreatedMs <= ms && (!closed || s.ClosedMs >= ms) }
 	at := min(max(f.AtMs, horizon), max(nowMs, horizon))
@@ -178,7 +185,7 @@ func (f shardFilter) takes(v *streamView, s *pb.Shard, nowMs int64) bool {
 func childShards(v *streamView, parent uint32) []kinesis.ChildShard {
 	var children []kinesis.ChildShard
 	for _, s := range v.shards {
-		if s.State == pb.ShardState_SHARD_STATE_CREATING {
+		if s.State == pb.ShardState_SHARD_STATE_CREATING { // not before the parents are closed
 			continue
 		}
 		for _, p := range s.Parents {

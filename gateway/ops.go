@@ -22,11 +22,14 @@ var served = map[kinesis.Op]handler{
 	kinesis.ListStreams:                   typed(listStreams),
 	kinesis.ListTagsForResource:           typed(listTagsForResource),
 	kinesis.ListTagsForStream:             typed(listTagsForStream),
+	kinesis.MergeShards:                   typed(mergeShards),
 	kinesis.PutRecord:                     putRecord,
 	kinesis.PutRecords:                    putRecords,
 	kinesis.RemoveTagsFromStream:          typed(removeTagsFromStream),
+	kinesis.SplitShard:                    typed(splitShard),
 	kinesis.TagResource:                   typed(tagResource),
 	kinesis.UntagResource:                 typed(untagResource),
+	kinesis.UpdateShardCount:              typed(updateShardCount),
 }
 
 // unserved are the operations of the API that answer UnknownOperationException.
@@ -39,16 +42,13 @@ var unserved = []kinesis.Op{
 	kinesis.EnableEnhancedMonitoring,
 	kinesis.GetResourcePolicy,
 	kinesis.ListStreamConsumers,
-	kinesis.MergeShards,
 	kinesis.PutResourcePolicy,
 	kinesis.RegisterStreamConsumer,
-	kinesis.SplitShard,
 	kinesis.StartStreamEncryption,
 	kinesis.StopStreamEncryption,
 	kinesis.SubscribeToShard,
 	kinesis.UpdateAccountSettings,
 	kinesis.UpdateMaxRecordSize,
-	kinesis.UpdateShardCount,
 	kinesis.UpdateStreamMode,
 	kinesis.UpdateStreamWarmThroughput,
 }

@@ -25,8 +25,12 @@ type putRecordState struct {
 	plain    bool
 
 	hash  stream.HashKey
-	group int32 // place in put.groups, of this attempt
+	group int32 // place in put.groups, of this attempt; -1 if it waits
 	done  bool
+	sent  bool // in an earlier attempt
+	// The shard that may have stored it, since no answer came: its number plus
+	// one, 0 if there is none.
+	perhapsIn int64
 }
 
 func (r *putRecordState) dataLen() int {
@@ -50,6 +54,9 @@ type putGroup struct {
 	count int
 	size  int // of the batch, bytes
 	batch stream.Batch
+	// repeat says that some of its records were sent before, sent that it was
+	// itself, and doubt that it may be stored though it failed.
+	repeat, sent, doubt bool
 
 	kind   stream.Kind // 0: stored
 	detail string
@@ -67,6 +74,13 @@ type put struct {
 	slots  []int32 // by route: 1 + place in groups, 0 if none yet
 	order  []int32 // places in groups, by node
 
+	// The SDK's id of the request and the number of its attempt.
+	invocation [16]byte
+	attempt    uint16
+	doubt      bool     // some record is perhaps stored somewhere
+	asked      []uint32 // closed shards that have said what they have of the request
+	held       []bool   // by route: it waits for such an answer
+
 	stored, storedBytes, failed int
 	failure                     *kinesis.Error // of the last record that failed, as PutRecord answers it
 }
@@ -83,6 +97,7 @@ func (p *put) recycle() {
 	p.groups = p.groups[:0]
 	clear(p.scan.Entries)
 	p.stored, p.storedBytes, p.failed, p.failure = 0, 0, 0, nil
+	p.doubt, p.asked = false, p.asked[:0]
 	p.scan.StreamName, p.scan.StreamARN, p.scan.SequenceNumberForOrdering = "", "", ""
 	puts.Put(p)
 }
@@ -161,16 +176,21 @@ func (p *put) prepare(v *streamView) *kinesis.Error {
 // which cannot be decoded; nothing has been sent then.
 func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 	defer p.count(c, v)
+	p.invocation, p.attempt = invocationOf(c)
 	patience := patience{c: c}
 	for {
-		missing := p.route(v)
+		again := c.askParents(p, m, v)
+		waiting, missing := p.route(v)
 		if err := p.build(c, v); err != nil {
 			return err
 		}
 		c.send(p, m, v)
-		again := p.settle(c, v, account)
-		if missing > 0 && again == 0 {
-			again = stream.Offline // no open shard there at the moment
+		again = longer(again, p.settle(c, v, account))
+		if waiting > 0 {
+			again = longer(again, stream.Unavailable)
+		}
+		if missing > 0 {
+			again = longer(again, stream.Offline)
 		}
 		if again == 0 {
 			return nil
@@ -189,10 +209,19 @@ func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 	}
 }
 
+// longer gives that of two kinds, 0 for none, for which a request waits longer:
+// Offline counts only if all are.
+func longer(a, b stream.Kind) stream.Kind {
+	if a == 0 || a == stream.Offline && b != 0 {
+		return b
+	}
+	return a
+}
+
 // route groups the records that are not done by the shard that takes them, and
-// counts the bytes of each group. It gives the number of records that no shard
-// takes.
-func (p *put) route(v *streamView) (missing int) {
+// counts the bytes of each group. It gives the numbers of records that wait for
+// a shard's children, and that no shard takes.
+func (p *put) route(v *streamView) (waiting, missing int) {
 	if len(p.slots) < len(v.routes) {
 		p.slots = make([]int32, len(v.routes))
 	}
@@ -204,9 +233,15 @@ func (p *put) route(v *streamView) (missing int) {
 			continue
 		}
 		to := v.route(r.hash)
-		if to == nil {
-			r.group = -1
+		r.group = -1
+		switch {
+		case to == nil, to.sealing && to.node == "": // without a leader, nobody seals it
 			missing++
+			continue
+		case to.sealing:
+			waiting++
+			continue
+		case len(p.held) > 0 && p.held[to.index]:
 			continue
 		}
 		slot := &p.slots[to.index]
@@ -217,12 +252,13 @@ func (p *put) route(v *streamView) (missing int) {
 		r.group = *slot - 1
 		g := &p.groups[r.group]
 		g.count++
+		g.repeat = g.repeat || r.sent
 		g.size += stream.RecordHeaderSize + len(r.key) + r.dataLen()
 	}
 	for i := range p.groups {
 		p.slots[v.route(rangeOf(p.groups[i].shard).Start).index] = 0
 	}
-	return missing
+	return waiting, missing
 }
 
 // decodeSlack is what base64 decoding may touch behind the data.
@@ -233,11 +269,10 @@ const decodeSlack = 3
 // pooled nor used a second time: the next attempt makes the same bytes again,
 // with the same ids, by which a leader knows what it has already (I22).
 func (p *put) build(c *call, v *streamView) error {
-	invocation, attempt := invocationOf(c)
 	for i := range p.groups {
 		g := &p.groups[i]
 		id := stream.ShardID{Stream: stream.StreamID(v.Id), Number: g.shard.Number}
-		g.batch = stream.NewBatch(make([]byte, 0, g.size+decodeSlack), id, c.id, invocation, attempt)
+		g.batch = stream.NewBatch(make([]byte, 0, g.size+decodeSlack), id, c.id, p.invocation, p.attempt)
 	}
 	for i := range p.records {
 		r := &p.records[i]
@@ -311,7 +346,8 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	for n, i := range groups {
 		g := &p.groups[i]
 		shards[n].StreamId, shards[n].Shard = v.Id, g.shard.Number
-		batches[n].Shard, batches[n].Batch = &shards[n], g.batch
+		batches[n].Shard, batches[n].Batch, batches[n].Repeat = &shards[n], g.batch, g.repeat
+		g.sent, g.doubt = true, true
 		request.Batches[n] = &batches[n]
 		note.shards[n] = g.shard.Number
 		g.batch = nil // the broker's from here on
@@ -329,6 +365,9 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	for n, i := range groups {
 		g, r := &p.groups[i], response.Results[n]
 		g.kind, g.detail = stream.Kind(r.Error), r.Detail
+		// Before it appends a leader refuses so; it is not what it says of records
+		// that it has taken.
+		g.doubt = g.kind != stream.Unavailable && g.kind != stream.Offline
 		g.base, g.second = stream.Offset(r.BaseOffset), r.ArrivalMs/1000
 	}
 }
@@ -340,9 +379,8 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind) {
 	for i := range p.groups {
 		g := &p.groups[i]
-		// Offline has the shorter patience: it counts only if all are.
-		if g.kind != 0 && mayRetry(g.kind) && (again == 0 || again == stream.Offline) {
-			again = g.kind
+		if g.kind != 0 && mayRetry(g.kind) {
+			again = longer(again, g.kind)
 		}
 	}
 	for i := range p.records {
@@ -353,15 +391,16 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 		g := &p.groups[r.group]
 		switch {
 		case g.kind == 0:
-			p.results[i] = kinesis.PutResult{
-				Sequence: stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second),
-			}
+			p.succeed(i, stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second))
 			g.base++
-			r.done = true
-			p.stored++
-			p.storedBytes += len(r.key) + r.dataLen()
 		case !mayRetry(g.kind):
 			p.fail(i, g.kind, subject{name: v.Name, account: account, shard: stream.ShardName(g.shard.Number)})
+		default:
+			r.sent = r.sent || g.sent
+			if g.doubt {
+				r.perhapsIn = int64(g.shard.Number) + 1
+				p.doubt = true
+			}
 		}
 	}
 	for i := range p.groups {
@@ -370,6 +409,15 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 		}
 	}
 	return again
+}
+
+// succeed notes that a record is stored, and where.
+func (p *put) succeed(i int, at stream.SequenceNumber) {
+	r := &p.records[i]
+	p.results[i] = kinesis.PutResult{Sequence: at}
+	r.done = true
+	p.stored++
+	p.storedBytes += len(r.key) + r.dataLen()
 }
 
 // giveUp fails the records that are not done.

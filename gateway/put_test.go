@@ -507,7 +507,12 @@ func TestRouteAgainstSearch(t *testing.T) {
 	}
 	v = e.g.meta.load().byID[id]
 	r := stream.UniformRanges(7)[3]
-	if v.route(r.Start) != nil || v.route(r.End) != nil || v.route(r.Start.Prev()) == nil || v.route(r.End.Next()) == nil {
-		t.Error("the hole of a sealing shard has other borders")
+	for k, sealing := range map[stream.HashKey]bool{r.Start: true, r.End: true, r.Start.Prev(): false, r.End.Next(): false} {
+		if to := v.route(k); to == nil || to.sealing != sealing {
+			t.Errorf("%v, around a sealing shard: %+v", k, to)
+		}
+	}
+	if v.openShards() != 7 {
+		t.Errorf("%d open shards", v.openShards())
 	}
 }

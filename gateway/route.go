@@ -27,9 +27,10 @@ type metadata struct {
 // streamView is a stream with its shards and routes. It is immutable.
 type streamView struct {
 	*pb.Stream
-	shards  []*pb.Shard // by number
-	routes  []route     // open shards by the start of their range
-	metrics *streamMetrics
+	shards    []*pb.Shard // by number
+	routes    []route     // open and sealing shards by the start of their range
+	expiredMs int64       // when the youngest of the expired shards was closed
+	metrics   *streamMetrics
 }
 
 // route says where the records of a part of the hash space go.
@@ -38,6 +39,9 @@ type route struct {
 	shard *pb.Shard
 	node  string // leader's node, "" while the shard is offline
 	index int    // place among the stream's routes
+	// The shard takes no records any more, and its children none yet: puts wait
+	// for these (I21).
+	sealing bool
 }
 
 // shard finds a shard by its number, nil if there is none.
@@ -55,8 +59,8 @@ func (v *streamView) shard(number uint32) *pb.Shard {
 	return v.shards[i]
 }
 
-// route finds the open shard that takes records with that hash key, nil if
-// there is none at the moment.
+// route finds the shard that has the hash key, open or sealing;
+// nil if there is none at the moment.
 func (v *streamView) route(k stream.HashKey) *route {
 	i := sort.Search(len(v.routes), func(i int) bool { return k.Less(v.routes[i].start) }) - 1
 	if i < 0 || rangeOf(v.routes[i].shard).End.Less(k) {
@@ -65,6 +69,8 @@ func (v *streamView) route(k stream.HashKey) *route {
 	return &v.routes[i]
 }
 
+// openShards counts the open shards as lists show them: a reshard under way does
+// not show.
 func (v *streamView) openShards() int { return len(v.routes) }
 
 func (v *streamView) arn(region, account string) string {
@@ -92,15 +98,17 @@ func leaderNode(s *pb.Shard) string {
 	return ""
 }
 
-// takesRecords reports whether puts go to the shard. Those to a sealing one
-// wait for its children.
-func takesRecords(s *pb.Shard) bool { return s.State == pb.ShardState_SHARD_STATE_OPEN }
-
 func newStreamView(s *pb.Stream, shards []*pb.Shard, m *streamMetrics) *streamView {
 	v := &streamView{Stream: s, shards: shards, metrics: m}
 	for _, sh := range shards {
-		if takesRecords(sh) {
-			v.routes = append(v.routes, route{start: rangeOf(sh).Start, shard: sh, node: leaderNode(sh)})
+		switch sh.State {
+		case pb.ShardState_SHARD_STATE_OPEN, pb.ShardState_SHARD_STATE_SEALING:
+			v.routes = append(v.routes, route{
+				start: rangeOf(sh).Start, shard: sh, node: leaderNode(sh),
+				sealing: sh.State == pb.ShardState_SHARD_STATE_SEALING,
+			})
+		case pb.ShardState_SHARD_STATE_EXPIRED:
+			v.expiredMs = max(v.expiredMs, sh.ClosedMs)
 		}
 	}
 	slices.SortFunc(v.routes, func(a, b route) int { return a.start.Compare(b.start) })
@@ -277,7 +285,7 @@ func (r *mirror) build(base *metadata, events []*pb.MetadataEvent) *metadata {
 			oldShards = old.shards
 		}
 		drop(id)
-		v := newStreamView(s, mergeShards(oldShards, shards[id]), r.metrics.ofStream(s.Name))
+		v := newStreamView(s, withChanges(oldShards, shards[id]), r.metrics.ofStream(s.Name))
 		if _, known := next.byName[s.Name]; !known {
 			sameNames = false
 		}
@@ -290,8 +298,8 @@ func (r *mirror) build(base *metadata, events []*pb.MetadataEvent) *metadata {
 	return next
 }
 
-// mergeShards gives the shards by number, changed ones in place of old ones.
-func mergeShards(old, changed []*pb.Shard) []*pb.Shard {
+// withChanges gives the shards by number, changed ones in place of old ones.
+func withChanges(old, changed []*pb.Shard) []*pb.Shard {
 	if len(changed) == 0 {
 		return old
 	}

@@ -91,6 +91,12 @@ func TooManyShardCountUpdates(name, account string) *Error {
 	return newError(CodeLimitExceeded, "Stream %s under account %s can be scaled only 10 times in 24 hours.", name, account)
 }
 
+// ShardNotDivisible answers UpdateShardCount of a stream with a shard that has
+// too few hash keys to be split.
+func ShardNotDivisible(shard, name, account string) *Error {
+	return newError(CodeInvalidArgument, "Shard %s in stream %s under account %s has too few hash keys to be split.", shard, name, account)
+}
+
 // TooManyEncryptionChanges answers a 26th start or stop in 24 hours.
 func TooManyEncryptionChanges(name, account string) *Error {
 	return newError(CodeLimitExceeded, "Stream %s under account %s can start or stop encryption only 25 times in 24 hours.", name, account)

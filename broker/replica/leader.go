@@ -167,14 +167,14 @@ func (r *Replica) needTick() {
 	r.env.NeedTick(r)
 }
 
-// advance moves the high watermark as far as the commit set allows, and lets
-// the puts below it go.
-func (r *Replica) advance() {
+// commitPoint gives the smallest durable end over the commit set, as told in
+// this epoch.
+func (r *Replica) commitPoint() (stream.Offset, bool) {
 	l := r.lead
 	if len(l.inSync) < r.view.MinInSync {
-		return
+		return 0, false
 	}
-	hw, known := commitPoint(l.maximal, func(id stream.ReplicaID) (stream.Offset, bool) {
+	return commitPoint(l.maximal, func(id stream.ReplicaID) (stream.Offset, bool) {
 		if id == r.key.Replica {
 			return r.log.DurableEnd(), true // never the unsynced tail (I2)
 		}
@@ -183,7 +183,15 @@ func (r *Replica) advance() {
 		}
 		return 0, false
 	})
+}
+
+// advance moves the high watermark as far as the commit set allows, and lets
+// the puts below it go.
+func (r *Replica) advance() {
+	l := r.lead
+	hw, known := r.commitPoint()
 	if !known || hw <= r.hw {
+		r.seal()
 		return
 	}
 	r.hw = hw
@@ -329,8 +337,16 @@ func (r *Replica) changeInSync() {
 // seal proposes the end of a shard that is being closed, once everything in it
 // is committed. The state SEALING is irrevocable and stands in the metadata
 // before any later election, so no leader takes a record behind that end (I21).
+//
+// A high watermark at the log's end is not enough: a member that has not shaken
+// hands in this epoch may hold more, which nobody has committed and nobody has
+// cut off yet. Elected later, it would commit that behind the shard's end.
 func (r *Replica) seal() {
-	if end := r.log.End(); r.view.Sealing && r.hw == end {
+	if !r.view.Sealing || r.lead.version != r.view.Version {
+		return
+	}
+	end := r.log.End()
+	if hw, known := r.commitPoint(); known && hw == end && r.hw == end {
 		r.env.ProposeSeal(r, r.epoch, r.view.Version, end)
 	}
 }

@@ -45,6 +45,7 @@ func (w *world) commitAt(shard stream.ShardID, b stream.Batch) {
 func (w *world) check() {
 	w.checkMatching()
 	w.checkInSync()
+	w.checkClosed()
 }
 
 // checkMatching holds I5: the same epoch at the same offset in two logs means
@@ -114,6 +115,36 @@ func (w *world) checkInSync() {
 				if o >= max(c.start, w.low[shard]) && have[o].value != v {
 					w.fail("I2: in-sync replica %s lacks the committed record at offset %d on its disk", key, o)
 				}
+			}
+		}
+	}
+}
+
+// checkSeal holds I21 when a batch is acknowledged: it does not stand behind the
+// end of a closed shard, and no child takes records before its parents have
+// their ends.
+func (w *world) checkSeal(shard stream.ShardID, b stream.Batch) {
+	sh := w.state().Shard(uint64(shard.Stream), shard.Number)
+	if sh.State == pb.ShardState_SHARD_STATE_CLOSED && uint64(b.End()) > sh.FinalOffset {
+		w.fail("I21: offset %d of %s is acknowledged, which was closed at %d", b.End(), shard, sh.FinalOffset)
+	}
+	for _, p := range sh.Parents {
+		if parent := w.state().Shard(sh.StreamId, p); parent.State != pb.ShardState_SHARD_STATE_CLOSED {
+			w.fail("I21: %s takes records while its parent %d is %s", shard, p, parent.State)
+		}
+	}
+}
+
+// checkClosed holds that what is committed of a closed shard ends at its end.
+func (w *world) checkClosed() {
+	for _, sh := range w.state().Shards(w.streamID) {
+		if sh.State != pb.ShardState_SHARD_STATE_CLOSED {
+			continue
+		}
+		committed := w.committed[shardID(sh.StreamId, sh.Number)]
+		for o := range committed {
+			if uint64(o) >= sh.FinalOffset {
+				w.fail("I21: offset %d of shard %d is committed, which was closed at %d", o, sh.Number, sh.FinalOffset)
 			}
 		}
 	}
@@ -211,6 +242,7 @@ func (w *world) settle() {
 		}
 	}
 	w.step++
+	w.sealParents()
 	for _, n := range w.nodes {
 		for _, key := range sortedKeys(n.ticking) {
 			if !n.replicas[key].Tick() {
@@ -222,9 +254,12 @@ func (w *world) settle() {
 
 // healed says what is not well yet, "" if everything is.
 func (w *world) healed() string {
+	if w.state().Stream(w.streamID).GetReshard() != nil {
+		return "a reshard has not ended"
+	}
 	for _, sh := range w.state().Shards(w.streamID) {
 		shard := shardID(sh.StreamId, sh.Number)
-		if len(sh.InSync) < 3 {
+		if len(sh.InSync) < len(sh.Replicas) {
 			return "the in-sync set is not whole"
 		}
 		var leader *content

@@ -36,6 +36,8 @@ func (w *world) moves() []move {
 		{1, w.expire},
 		{1, w.loseDisk},
 		{1, w.repeatProposal},
+		{1, w.reshard},
+		{2, w.sealParents},
 	}
 }
 
@@ -130,6 +132,7 @@ func (w *world) put() {
 	var base stream.Offset
 	base, _, err := r.Append(b, false, func(err error) {
 		if err == nil {
+			w.checkSeal(r.Key().Shard, b)
 			w.logf("%s acknowledges %d of %s", n.id, base, r.Key())
 			w.Counts.Acked++
 			w.acked[r.Key().Shard]++
@@ -258,6 +261,42 @@ func (w *world) moveLeader() {
 	w.commit(&pb.Command{Op: &pb.Command_MoveLeaders{MoveLeaders: &pb.MoveLeaders{Moves: []*pb.ReplicaChange{{
 		StreamId: sh.StreamId, Shard: sh.Number, Version: sh.Version, ReplicaId: sh.InSync[w.rng.IntN(len(sh.InSync))],
 	}}}}})
+}
+
+// reshard begins a split or a merge.
+func (w *world) reshard() {
+	if w.Counts.Reshards >= w.Reshards {
+		return
+	}
+	c := &pb.Reshard{StreamId: w.streamID, Kind: pb.ReshardKind_RESHARD_KIND_SPLIT}
+	sh := w.anyShard()
+	c.Shard = sh.Number
+	mid := sh.Range.StartHi/2 + sh.Range.EndHi/2
+	c.SplitAtHi, c.SplitAtLo = mid, 12345
+	children := 2
+	if w.chance(40) {
+		other := w.anyShard()
+		c.Kind, c.AdjacentShard, children = pb.ReshardKind_RESHARD_KIND_MERGE, other.Number, 1
+	}
+	for i := range children {
+		nodes := &pb.ReplicaNodes{}
+		for j := range 3 {
+			nodes.NodeIds = append(nodes.NodeIds, string(nodeID((i+j+w.rng.IntN(2))%w.Nodes)))
+		}
+		slices.Sort(nodes.NodeIds)
+		nodes.NodeIds = slices.Compact(nodes.NodeIds)
+		c.Placement = append(c.Placement, nodes)
+	}
+	if r := w.commit(&pb.Command{Op: &pb.Command_Reshard{Reshard: c}}); r.Error == 0 {
+		w.Counts.Reshards++
+	}
+}
+
+// sealParents is the controller's: the FSM refuses it when it is too early.
+func (w *world) sealParents() {
+	if w.state().Stream(w.streamID).GetReshard() != nil {
+		w.commit(&pb.Command{Op: &pb.Command_SealParents{SealParents: &pb.SealParents{StreamId: w.streamID}}})
+	}
 }
 
 // expire trims at a leader.

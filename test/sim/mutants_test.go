@@ -85,6 +85,12 @@ var mutants = []mutant{
 		// A registration's new epoch would hide it.
 		{"raftfsm/apply_broker.go", "\t\td.vacate(d.at(at), b.GetNodeId())\n", "\t\tif gone {\n\t\t\td.vacate(d.at(at), b.GetNodeId())\n\t\t}\n"},
 	}, 0},
+	{"seal-at-the-high-watermark", "a shard is closed when all in-sync members have cut off what is not committed (I21)", []edit{
+		{leaderFile, "known && hw == end && r.hw == end", "(known || hw == 0) && r.hw == end"},
+	}, 0},
+	{"append-while-sealing", "the leader of a sealing shard takes no more (I21)", []edit{
+		{leaderFile, "if !r.view.Open {", "if !r.view.Open && !r.view.Sealing {"},
+	}, 0},
 	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []edit{
 		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n\t\treturn true\n"},
 	}, 0},

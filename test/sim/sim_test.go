@@ -13,6 +13,7 @@ var (
 
 func options(seed uint64) Options {
 	o := Options{Nodes: 3, Shards: 1, Steps: 1500, Crashes: 6, Losses: 1}
+	o.Reshards = int(seed % 3)
 	switch seed % 4 {
 	case 1:
 		o.Shards = 2

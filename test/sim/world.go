@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Nodes, Shards, Steps int
 	Crashes, Losses      int // at most
+	Reshards             int // at most
 	Trace                bool
 }
 
@@ -53,7 +54,7 @@ type world struct {
 
 // Counts say what happened, so that a run that did nothing shows.
 type Counts struct {
-	Acked, Elections, InSyncChanges, Crashes, Losses, Breaks int
+	Acked, Elections, InSyncChanges, Crashes, Losses, Breaks, Reshards int
 }
 
 type at struct {
@@ -248,7 +249,16 @@ func (e env) ProposeInSync(r *replica.Replica, c *pb.InSyncChange) {
 	}
 }
 
-func (e env) ProposeSeal(*replica.Replica, stream.Epoch, uint64, stream.Offset) {}
+func (e env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset) {
+	if e.alive() {
+		e.n.w.logf("%s proposes the end of %s at %d", e.n.id, r.Key(), final)
+		e.n.w.proposals = append(e.n.w.proposals, &pb.Command{Op: &pb.Command_SealShards{SealShards: &pb.SealShards{
+			NodeId: string(e.n.id), Incarnation: e.n.incarnation, Seals: []*pb.Seal{{
+				StreamId: uint64(r.Key().Shard.Stream), Shard: r.Key().Shard.Number, Epoch: uint32(epoch), Version: version, FinalOffset: uint64(final),
+			}},
+		}}})
+	}
+}
 
 func (e env) NeedTick(r *replica.Replica) {
 	if e.alive() {
@@ -267,4 +277,5 @@ func (c *Counts) add(o Counts) {
 	c.Crashes += o.Crashes
 	c.Losses += o.Losses
 	c.Breaks += o.Breaks
+	c.Reshards += o.Reshards
 }

@@ -74,6 +74,25 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// A child that can't lead would make writes wait, so its parents aren't sealed.
+func TestSealWaitsForEachChild(t *testing.T) {
+	w := newCluster(t, "a", "b")
+	id := w.active("s", 1, "a")
+	w.must(w.placed(count(id, 2), "b"))
+	w.createdAll(id)
+	w.must(fence("b", 1))
+	if res := w.refuses(stream.WrongState, sealParents(id)); !strings.Contains(res.GetDetail(), "shardId-000000000001 has no leader") {
+		t.Error(res)
+	}
+	w.must(unfence("b", 1))
+	w.must(fence("a", 1))
+	if res := w.refuses(stream.WrongState, sealParents(id)); !strings.Contains(res.GetDetail(), "shardId-000000000000 has no leader") {
+		t.Error(res)
+	}
+	w.must(unfence("a", 1))
+	w.must(sealParents(id))
+}
+
 // Who seals must lead the shard in this epoch, and know it as it is.
 func TestSealIsACompareAndSet(t *testing.T) {
 	w := newCluster(t, "a", "b", "c")

@@ -22,6 +22,10 @@ func smallWorld(tb testing.TB) *world {
 	w.must(create("t", 1, "b"))
 	w.must(suspect("a", 1, w.refs(1, "a")[0]))
 	w.must(acceptLoss(&pb.LostRange{Replica: w.refs(1, "a")[0], End: 3, Reason: "r"}))
+	w.must(w.placed(merge(1, 1, 2), "a"))
+	w.createdAll(1)
+	w.must(sealParents(1))
+	w.sealOne(1, 1)
 	return w
 }
 
@@ -116,6 +120,10 @@ func FuzzCommand(f *testing.F) {
 	for _, c := range []*pb.Command{
 		initCmd(nil), register("a", "d"), create("x", 2, "a"), created("a", 1), activate(2), deleteName("s", 1), remove(1),
 		retention(1, 48, true), tag(1, 3, "q"), untag(1, "k"), suspect("a", 1), acceptLoss(&pb.LostRange{Replica: &pb.ReplicaRef{StreamId: 1, ReplicaId: 1}}),
+		sealParents(1), seals("a", 1, &pb.Seal{StreamId: 1, Shard: 2, Epoch: 2, Version: 5, FinalOffset: 3}), expire(1, 1), drain("a"), undrain("a"),
+		removeBroker("b", true),
+		{Op: &pb.Command_Reshard{Reshard: count(1, 2)}},
+		{Op: &pb.Command_Reshard{Reshard: split(1, 0, stream.HashKey{Hi: 9})}},
 	} {
 		data, err := proto.Marshal(c)
 		if err != nil {
@@ -168,4 +176,31 @@ func TestSnapshotOfSingleNodeRestores(t *testing.T) {
 	w.createdAll(id)
 	w.looks(id, "b*")
 	w.must(activate(id))
+}
+
+// So does one of a cluster without resharding, and its streams can be resharded.
+func TestSnapshotOfClusterRestores(t *testing.T) {
+	data, err := os.ReadFile("testdata/cluster.snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadSnapshot(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Brokers()) != 3 || len(s.Streams()) != 2 || s.OpenShards() != 3 || !bytes.Equal(encode(t, s), data) {
+		t.Errorf("brokers %v, streams %v", s.Brokers(), s.Streams())
+	}
+	w := &world{tb: t, s: s, index: s.Index(), now: 9000}
+	w.must(unfence("a", 1))
+	w.must(rejoin("c", "disk-c", 1))
+	id := s.StreamByName("s").GetId()
+	w.resharded(count(id, 3), "a", "b", "c")
+	if got := w.tree(id); got != "0 closed; 1 closed; 2<0 open; 3<0 closed; 4<1 closed; 5<1 open; 6<3,4 open" {
+		t.Error(got)
+	}
+	again, err := ReadSnapshot(bytes.NewReader(encode(t, w.s)))
+	if err != nil || again.OpenShards() != w.s.OpenShards() || !bytes.Equal(encode(t, again), encode(t, w.s)) {
+		t.Errorf("after the reshard: %v", err)
+	}
 }

@@ -337,6 +337,7 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 		})
 		b.host.answered = b.session.sinceAnswered
 		b.running.Go(func() { b.session.run(running) })
+		b.running.Go(func() { b.endWhenRemoved(running) })
 		b.running.Go(func() { b.recalls.run(running, b.meta, b.fail) })
 	}
 	if b.cfg.Registerer != nil {

@@ -112,10 +112,14 @@ func (c *controller) nameIsFree(node, disk string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.detector.heard(node, known.Incarnation, time.Now()) {
-		return stream.Errorf(stream.AlreadyExists, "broker.Join",
-			"a node called %s is alive and has another disk (%s, not %s): give this one another --node-id, or stop that one", node, known.DiskId, disk)
+		return nameTaken(node)
 	}
 	return nil
+}
+
+func nameTaken(node string) error {
+	return stream.Errorf(stream.AlreadyExists, "broker.Join",
+		"a node called %s is alive and has another disk: give this one another --node-id, or stop that one", node)
 }
 
 // mayPropose tells whether a broker may have a command applied: one that a

@@ -173,6 +173,11 @@ func (s *controllerService) Join(ctx context.Context, req *pb.JoinRequest) (*pb.
 	}
 	c, err := s.leading(op)
 	if err != nil {
+		// The caller takes the raft leader for itself, and can't ask it.
+		if leader := s.control.meta.Status().LeaderID; leader != "" && raftfsm.NodeOf(leader) == req.NodeId && len(req.DiskId) >= 8 &&
+			leader != raftfsm.ServerID(req.NodeId, req.DiskId) {
+			return nil, nameTaken(req.NodeId)
+		}
 		return nil, err
 	}
 	switch {

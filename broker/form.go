@@ -40,6 +40,10 @@ const (
 	formCall     = 2 * time.Second
 	formRemind   = 30 * time.Second // how often the reason for waiting is logged again
 	formParallel = 16
+	// formTaken is how long others must say that a node of this name is alive
+	// until that is believed: one that has just died is taken for alive for a
+	// moment, and this may be the same one, on an emptied disk.
+	formTaken = 5 * time.Second
 )
 
 // former finds this node its place: in a cluster that exists, or in a new one
@@ -53,6 +57,7 @@ type former struct {
 	store  formStore
 	logger *slog.Logger
 	wake   chan struct{} // capacity 1: the promise has changed
+	taken  time.Time     // find's: since when the name is said to be another node's; zero if it isn't
 
 	mu      sync.Mutex
 	cluster string
@@ -240,6 +245,7 @@ func (f *former) join(ctx context.Context, cluster string, members []member.Memb
 	req.ClusterId = f.cluster
 	f.mu.Unlock()
 	asked, why := 0, ""
+	var taken error
 	for _, m := range members {
 		if m.State != member.Alive || m.ClusterID != cluster || m.NodeID == f.self.NodeID {
 			continue
@@ -249,6 +255,9 @@ func (f *former) join(ctx context.Context, cluster string, members []member.Memb
 		answer, err := f.peers.Join(call, m.GRPC, req)
 		cancel()
 		if err != nil {
+			if stream.KindOf(err) == stream.AlreadyExists {
+				taken = err
+			}
 			if stream.KindOf(err) != stream.NotLeader || why == "" {
 				why = fmt.Sprintf("node %s does not admit this node yet: %v", m.NodeID, err)
 			}
@@ -262,6 +271,14 @@ func (f *former) join(ctx context.Context, cluster string, members []member.Memb
 			return nil, "", err
 		}
 		return &place{clusterID: cluster, voter: answer.Voter}, "", nil
+	}
+	switch {
+	case taken == nil:
+		f.taken = time.Time{}
+	case f.taken.IsZero():
+		f.taken = time.Now()
+	case time.Since(f.taken) >= formTaken:
+		return nil, "", taken
 	}
 	if asked == 0 {
 		why = fmt.Sprintf("no node of cluster %s is in sight", cluster)

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	pb "shardstream/proto/shardstream/v1"
 )
 
@@ -161,7 +158,8 @@ func (f *actFlags) simple(e *env, cmd *pb.Command, said string) error {
 }
 
 // act has a command applied by the first broker that answers, and gives the
-// index of the metadata that has it. A refusal is an error in one line.
+// index of the metadata that has it. A refusal is an error in one line. The acts
+// are wishes, not steps: it does no harm that one is applied twice.
 func (f *actFlags) act(ctx context.Context, cmd *pb.Command) (index uint64, err error) {
 	var errs []error
 	for _, address := range f.Broker {
@@ -175,9 +173,6 @@ func (f *actFlags) act(ctx context.Context, cmd *pb.Command) (index uint64, err 
 			return 0, ctx.Err()
 		}
 		errs = append(errs, brokerError(address, err))
-		if status.Code(err) != codes.Unavailable { // it may have been applied
-			break
-		}
 	}
 	if len(errs) == 0 {
 		return 0, usagef("--broker: no broker is named")

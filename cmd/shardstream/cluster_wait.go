@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,6 +44,8 @@ func (w *moveWatch) run(e *env) error {
 			if err := w.show(e, m, redraw, &shown); err != nil || m.Done || !w.Wait {
 				return err
 			}
+		case err == nil && len(w.Broker) > 1: // or it is cut off
+			w.Broker = append(slices.Clone(w.Broker[1:]), w.Broker[0])
 		case err != nil:
 			fmt.Fprintf(e.stderr, "%v; looking again\n", err)
 		}

@@ -47,7 +47,7 @@ var answers = map[stream.Kind]func(subject) *kinesis.Error{
 	},
 	stream.DiskFull: func(subject) *kinesis.Error { return unavailable(diskFullMessage) },
 	stream.Unavailable: func(subject) *kinesis.Error {
-		return unavailable("The service is starting or stopping, or has no majority.")
+		return unavailable("The service is starting or stopping, has no majority, or waits for the end of a reshard.")
 	},
 	stream.Corrupt: func(subject) *kinesis.Error { return kinesis.InternalFailure() },
 	stream.Stale:   func(subject) *kinesis.Error { return unavailable("The request met a change of the cluster.") },

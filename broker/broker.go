@@ -17,11 +17,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"shardstream/broker/member"
 	"shardstream/broker/recordlog"
@@ -382,6 +384,8 @@ func (b *Broker) serveGRPC(l net.Listener) {
 	b.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(16<<20),
+		// A peer whose machine is gone leaves connections that nothing closes.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			if info.FullMethod != pb.Controller_Promise_FullMethodName && info.FullMethod != pb.Controller_Recall_FullMethodName {
 				if err := b.awaitReady(); err != nil {
@@ -480,6 +484,9 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.shutDown(ctx)
 }
 
+// drainTimeout bounds the wait for calls in flight at a stop.
+const drainTimeout = 3 * time.Second
+
 // handOverPatience is how long a node that stops waits without being heard.
 const handOverPatience = 2 * time.Second
 
@@ -528,13 +535,19 @@ func (b *Broker) stillNeeded(state *raftfsm.State) bool {
 	if self := state.Broker(string(b.identity.NodeID)); self.GetState() == pb.BrokerState_BROKER_STATE_LIVE {
 		return true // the controller has not heard it yet
 	}
-	return leadsAny(state, b.identity.NodeID)
+	return needed(state, b.identity.NodeID)
 }
 
-func leadsAny(state *raftfsm.State, node stream.NodeID) bool {
+// needed tells whether a shard is led by the node, or would fall below its floor
+// without it though a replica on a live node could still join its in-sync set.
+func needed(state *raftfsm.State, node stream.NodeID) bool {
 	for _, s := range state.Streams() {
 		for _, shard := range state.Shards(s.Id) {
-			if mine := replicaOn(shard, node); mine != nil && shard.Leader == mine.Id {
+			mine := replicaOn(shard, node)
+			if mine == nil {
+				continue
+			}
+			if shard.Leader == mine.Id || slices.Contains(shard.InSync, mine.Id) && len(shard.InSync) <= int(shard.MinInSync) && couldJoin(state, shard) {
 				return true
 			}
 		}
@@ -542,11 +555,21 @@ func leadsAny(state *raftfsm.State, node stream.NodeID) bool {
 	return false
 }
 
+// couldJoin tells whether a replica outside of the in-sync set is on a live node.
+func couldJoin(state *raftfsm.State, shard *pb.Shard) bool {
+	return slices.ContainsFunc(shard.Replicas, func(r *pb.Replica) bool {
+		return !slices.Contains(shard.InSync, r.Id) && state.Broker(r.NodeId).GetState() == pb.BrokerState_BROKER_STATE_LIVE
+	})
+}
+
 // shutDown ends whatever was started, also after a start that failed half-way.
 func (b *Broker) shutDown(ctx context.Context) error {
 	close(b.stopped)
 	b.stop() // also ends the streams from other brokers, for which the next step waits
 	if b.grpc != nil {
+		// Connections of peers that are gone without a word would hold it up.
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
 		drained := make(chan struct{})
 		go func() { // ends with GracefulStop, which Stop cuts short
 			defer close(drained)

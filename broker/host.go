@@ -616,3 +616,13 @@ func (h *host) leading() (n int) {
 	})
 	return n
 }
+
+// remaining gives about how many bytes followers are behind.
+func (h *host) remaining() (bytes uint64) {
+	h.each(func(s *hosted) {
+		for _, f := range replicaStatus(h.records, s).Followers {
+			bytes += f.RemainingBytes
+		}
+	})
+	return bytes
+}

@@ -38,7 +38,7 @@ var foreign = []string{"up", "process_start_time_seconds", "process_open_fds", "
 
 // words of the language, as far as the rules use them.
 var words = []string{
-	"and", "or", "unless", "by", "on", "changes", "count", "deriv", "histogram_quantile", "max", "min", "predict_linear", "rate", "sum",
+	"and", "or", "unless", "by", "on", "changes", "count", "deriv", "histogram_quantile", "max", "min", "predict_linear", "abs", "rate", "sum",
 }
 
 // metrics reads the names of all metrics out of the sources: a vector without

@@ -105,7 +105,7 @@ type status struct {
 	Nodes   []struct {
 		Node, State, GRPCAddress, RaftRole string
 		Reachable                          bool
-		Replicas, InSync                   int
+		Replicas, InSync, Leads            int
 	}
 	Shards   struct{ Total, Offline, BelowMinInSync, UnderReplicated int }
 	Findings []struct{ Severity, What, Do string }

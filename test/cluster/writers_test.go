@@ -68,6 +68,7 @@ type load struct {
 	mu     sync.Mutex
 	errors map[string]int // by code, "" without an answer
 	slow   []time.Duration
+	took   []time.Duration // each request
 }
 
 // startLoad starts writers. Each puts one request after the other, a PutRecord
@@ -125,10 +126,12 @@ func (l *load) put(ctx context.Context, entries []types.PutRecordsRequestEntry) 
 	l.puts.Add(int64(len(entries)))
 	started := time.Now()
 	defer func() {
-		if d := time.Since(started); d > 100*time.Millisecond {
-			l.mu.Lock()
+		d := time.Since(started)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.took = append(l.took, d)
+		if d > 100*time.Millisecond {
 			l.slow = append(l.slow, d)
-			l.mu.Unlock()
 		}
 	}()
 	if len(entries) == 1 {
@@ -172,6 +175,20 @@ func (l *load) String() string {
 		text += fmt.Sprintf(", the slowest %s", slices.Max(l.slow).Round(time.Millisecond))
 	}
 	return text
+}
+
+// latencies tells how long requests took.
+func (l *load) latencies() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := slices.Sorted(slices.Values(l.took))
+	if len(d) == 0 {
+		return "no requests"
+	}
+	at := func(q float64) time.Duration {
+		return d[min(len(d)-1, int(q*float64(len(d))))].Round(100 * time.Microsecond)
+	}
+	return fmt.Sprintf("%d requests: p50 %s, p99 %s, p99.9 %s, slowest %s", len(d), at(0.5), at(0.99), at(0.999), at(1))
 }
 
 func codeOf(err error) string {

@@ -284,6 +284,7 @@ type plan struct {
 	create  []stream.ReplicaKey
 	report  []*pb.ReplicaRef // replicas to report as created
 	drop    []stream.ReplicaKey
+	aside   []stream.ReplicaKey // before they are dropped
 	suspect []*pb.ReplicaRef
 	giveUp  []recordlog.Damage
 	host    []hosting
@@ -345,7 +346,9 @@ func (h *host) planShard(p *plan, state *raftfsm.State, id stream.ShardID, damag
 		p.drop = append(p.drop, h.onDisk(id)...)
 		return
 	}
-	p.drop = append(p.drop, superseded(state, shard, h.onDisk(id))...)
+	gone := superseded(state, shard, h.onDisk(id))
+	p.aside = append(p.aside, endedByRecovery(shard, gone)...)
+	p.drop = append(p.drop, gone...)
 	mine := replicaOn(shard, h.node)
 	if mine == nil {
 		p.resign = append(p.resign, id)
@@ -474,6 +477,11 @@ func (h *host) carryOut(ctx context.Context, p *plan) error {
 	for _, id := range p.resign {
 		h.release(id)
 	}
+	if len(p.aside) > 0 {
+		if err := h.records.SetAside(p.aside); err != nil {
+			return err
+		}
+	}
 	if len(p.drop) > 0 {
 		if err := h.records.Drop(p.drop); err != nil {
 			return err
@@ -587,7 +595,7 @@ func replicaOn(shard *pb.Shard, node stream.NodeID) *pb.Replica {
 // accepted reports whether an operator has given up all of the damaged range.
 func accepted(shard *pb.Shard, d recordlog.Damage) bool {
 	for _, r := range shard.Recoveries {
-		if r.ReplicaId == uint64(d.Key.Replica) && r.Start <= uint64(d.Range.Start) && uint64(d.Range.End) <= r.End {
+		if !r.BehindEnd && r.ReplicaId == uint64(d.Key.Replica) && r.Start <= uint64(d.Range.Start) && uint64(d.Range.End) <= r.End {
 			return true
 		}
 	}

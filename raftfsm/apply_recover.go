@@ -33,7 +33,7 @@ func (d *draft) recoverShard(c *pb.RecoverShard) *pb.CommandResult {
 	}
 	sh = d.editShard(sh.GetStreamId(), sh.GetNumber())
 	recovery := &pb.Recovery{
-		AtMs: d.now, By: c.GetBy(), ReplicaId: c.GetReplicaId(), Start: c.GetLostFrom(), End: c.GetLostTo(), Reason: c.GetReason(),
+		AtMs: d.now, By: c.GetBy(), ReplicaId: c.GetReplicaId(), Start: c.GetLostFrom(), End: c.GetLostTo(), Reason: c.GetReason(), BehindEnd: true,
 	}
 	chosen := &pb.Replica{Id: c.GetReplicaId(), NodeId: c.GetNodeId(), State: pb.ReplicaState_REPLICA_STATE_CREATED}
 	replicas := []*pb.Replica{chosen}

@@ -121,7 +121,7 @@ func shardSize(s *pb.Shard) int {
 		size += 32 + len(r.GetNodeId())
 	}
 	for _, r := range s.GetRecoveries() {
-		size += 64 + len(r.GetBy()) + len(r.GetReason())
+		size += 64 + len(r.GetBy()) + len(r.GetReason()) + 10*len(r.GetEnded())
 	}
 	return size
 }

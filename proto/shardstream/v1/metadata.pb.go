@@ -1217,7 +1217,10 @@ type Recovery struct {
 	Reason    string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Copies that this recovery ended. Their brokers set them aside: they may hold
 	// records that were lost by it.
-	Ended         []uint64 `protobuf:"varint,7,rep,packed,name=ended,proto3" json:"ended,omitempty"`
+	Ended []uint64 `protobuf:"varint,7,rep,packed,name=ended,proto3" json:"ended,omitempty"`
+	// The range was behind the copy's end. It says nothing of the copy itself,
+	// which takes new records there.
+	BehindEnd     bool `protobuf:"varint,8,opt,name=behind_end,json=behindEnd,proto3" json:"behind_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1299,6 +1302,13 @@ func (x *Recovery) GetEnded() []uint64 {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *Recovery) GetBehindEnd() bool {
+	if x != nil {
+		return x.BehindEnd
+	}
+	return false
 }
 
 var File_shardstream_v1_metadata_proto protoreflect.FileDescriptor
@@ -1392,7 +1402,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
 	"recoveries\x18\x10 \x03(\v2\x18.shardstream.v1.RecoveryR\n" +
 	"recoveries\x12\x16\n" +
-	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\xa4\x01\n" +
+	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\xc3\x01\n" +
 	"\bRecovery\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1d\n" +
@@ -1401,7 +1411,9 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x05start\x18\x04 \x01(\x04R\x05start\x12\x10\n" +
 	"\x03end\x18\x05 \x01(\x04R\x03end\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05ended\x18\a \x03(\x04R\x05ended*\xa2\x03\n" +
+	"\x05ended\x18\a \x03(\x04R\x05ended\x12\x1d\n" +
+	"\n" +
+	"behind_end\x18\b \x01(\bR\tbehindEnd*\xa2\x03\n" +
 	"\tErrorKind\x12\x13\n" +
 	"\x0fERROR_KIND_NONE\x10\x00\x12\x17\n" +
 	"\x13ERROR_KIND_INTERNAL\x10\x01\x12\x18\n" +

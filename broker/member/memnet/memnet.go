@@ -35,7 +35,7 @@ func (n *Network) Transport(address string) *Transport {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.at == nil {
-		n.at, n.cut = make(map[string]*Transport), make(map[[2]string]bool)
+		n.at = make(map[string]*Transport)
 	}
 	if n.at[address] != nil {
 		panic("memnet: in use: " + address)
@@ -49,6 +49,9 @@ func (n *Network) Transport(address string) *Transport {
 func (n *Network) Cut(from, to string, broken bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.cut == nil {
+		n.cut = make(map[[2]string]bool)
+	}
 	n.cut[[2]string{from, to}] = broken
 }
 

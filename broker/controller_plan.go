@@ -300,6 +300,7 @@ func (p *planner) shard(shard *pb.Shard) {
 		// Nothing can be added without a leader to copy from, and whatever is
 		// there may be needed.
 	case p.giveAway(shard):
+	case p.replaceSuspect(shard):
 	case p.raiseFactor(shard):
 	case p.dropSurplus(shard):
 	case p.healthyReplicas(shard) < int(shard.ReplicationFactor):
@@ -379,7 +380,7 @@ func (p *planner) raiseFactor(shard *pb.Shard) bool {
 // lasting tells that a replica counts: its broker is up, or will be back before
 // it is worth while to copy everything.
 func (p *planner) lasting(r *pb.Replica) bool {
-	if r.State == pb.ReplicaState_REPLICA_STATE_LOST || r.State == pb.ReplicaState_REPLICA_STATE_LEAVING {
+	if r.State == pb.ReplicaState_REPLICA_STATE_LOST || r.State == pb.ReplicaState_REPLICA_STATE_LEAVING || r.State == pb.ReplicaState_REPLICA_STATE_SUSPECT {
 		return false
 	}
 	b := p.brokers[r.NodeId]

@@ -206,9 +206,12 @@ func (g *Group) memberlistConfig(ctx context.Context) (*memberlist.Config, error
 
 // Self gives this node as the others see it.
 func (g *Group) Self() Member {
+	// memberlist asks this package under its own lock: so its lock comes first,
+	// always.
+	address := g.list.LocalNode().Address()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Member{Facts: g.facts, Gossip: g.list.LocalNode().Address(), Started: g.cfg.Started, State: Alive}
+	return Member{Facts: g.facts, Gossip: address, Started: g.cfg.Started, State: Alive}
 }
 
 // Members gives all members that were ever seen, this node included, by node

@@ -384,3 +384,33 @@ func (b *lockedBuffer) await(t *testing.T, words string) {
 		}
 	}
 }
+
+// Self is asked for at any moment, also while memberlist, under its own lock,
+// asks whether a newcomer may be a member.
+func TestSelfWhileMembersCome(t *testing.T) {
+	n := new(memnet.Network)
+	g := start(t, n, address(1), Facts{NodeID: "n1"})
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				if g.Self().NodeID != "n1" {
+					t.Error("it is somebody else")
+				}
+			}
+		})
+	}
+	for i := 2; i < 10; i++ {
+		start(t, n, address(i), Facts{NodeID: stream.NodeID(fmt.Sprint("n", i))})
+	}
+	for {
+		members, changed := g.Watch()
+		if len(members) == 9 {
+			break
+		}
+		<-changed
+	}
+	cancel()
+	asking.Wait()
+}

@@ -87,18 +87,35 @@ func (r *recalls) voters() (nodes []string) {
 	return nodes
 }
 
-// learn takes over what the metadata knows, and writes it down if it is news.
-func (r *recalls) learn(state *raftfsm.State, servers []raftfsm.Server) error {
+// known gives what the metadata knows.
+func known(state *raftfsm.State, servers []raftfsm.Server) map[string]recalled {
 	now := make(map[string]recalled)
 	for _, b := range state.Brokers() {
 		now[b.NodeId] = recalled{Incarnation: b.Incarnation, DiskID: b.DiskId, Frame: b.NotedFrame}
 	}
 	for _, s := range servers {
-		if known, ok := now[s.NodeID]; ok && s.Voter {
-			known.Voter = true
-			now[s.NodeID] = known
+		if s.Voter { // it may not have registered yet, and counts all the same
+			k := now[s.NodeID]
+			k.Voter = true
+			now[s.NodeID] = k
 		}
 	}
+	return now
+}
+
+// urgent tells that more than journal frames is news: a voter that is not
+// remembered as such would not be asked after the next start.
+func (r *recalls) urgent(now map[string]recalled) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !maps.EqualFunc(now, r.nodes, func(a, b recalled) bool {
+		a.Frame, b.Frame = 0, 0
+		return a == b
+	})
+}
+
+// learn takes over what the metadata knows, and writes it down if it is news.
+func (r *recalls) learn(now map[string]recalled) error {
 	r.mu.Lock()
 	same := maps.Equal(now, r.nodes)
 	r.nodes = now
@@ -117,15 +134,22 @@ func (r *recalls) learn(state *raftfsm.State, servers []raftfsm.Server) error {
 func (r *recalls) run(ctx context.Context, meta *raftfsm.Node, fail func(error)) {
 	ticker := time.NewTicker(recallEvery)
 	defer ticker.Stop()
+	due := true
 	for {
-		if err := r.learn(meta.State(), meta.Servers()); err != nil {
-			fail(fmt.Errorf("can't write what is to be remembered of other nodes: %w", err))
-			return
+		state, changed := meta.Watch()
+		if now := known(state, meta.Servers()); due || r.urgent(now) {
+			if err := r.learn(now); err != nil {
+				fail(fmt.Errorf("can't write what is to be remembered of other nodes: %w", err))
+				return
+			}
 		}
+		due = false
 		select {
 		case <-ctx.Done():
 			return
+		case <-changed:
 		case <-ticker.C:
+			due = true
 		}
 	}
 }

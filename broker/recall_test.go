@@ -45,8 +45,13 @@ func TestRecallsAreKept(t *testing.T) {
 	} {
 		s, _ = s.Apply(uint64(i+1), c)
 	}
-	if err := r.learn(s, []raftfsm.Server{{NodeID: "a", Voter: true}}); err != nil {
+	if err := r.learn(known(s, []raftfsm.Server{{NodeID: "a", Voter: true}})); err != nil {
 		t.Fatal(err)
+	}
+	// A voter that has not registered yet counts, and is noted without delay.
+	more := known(s, []raftfsm.Server{{NodeID: "a", Voter: true}, {NodeID: "b", Voter: true}})
+	if r.urgent(known(s, []raftfsm.Server{{NodeID: "a", Voter: true}})) || !r.urgent(more) || len(more) != 2 {
+		t.Fatalf("what is urgent is not: %+v", more)
 	}
 	r, err = loadRecalls(dir, slog.New(slog.DiscardHandler))
 	if want := (recalled{Incarnation: 1, DiskID: "disk-of-a", Frame: 7, Voter: true}); err != nil || r.of("a") != want || len(r.voters()) != 1 {

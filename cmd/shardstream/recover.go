@@ -13,51 +13,68 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
 
 // recoverCmd is `shardstream cluster recover`: the only way to accept loss.
 type recoverCmd struct {
-	Broker  string        `default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Broker to ask, by its gRPC address (${default})."`
-	Yes     bool          `env:"-" help:"Do not ask for confirmation."`
-	JSON    bool          `name:"json" help:"Print JSON. Without --yes it only lists the damage."`
-	By      string        `placeholder:"NAME" help:"Who accepts the loss, for the record (default: user and host)."`
-	Timeout time.Duration `default:"30s" help:"How long the broker may take (${default})."`
+	brokerFlags
+	AcceptLoss *uint64       `env:"-" placeholder:"RECORDS" help:"In a cluster, instead of the confirmation: how many records may be lost, exactly as listed."`
+	Gone       []string      `env:"-" placeholder:"NODE" help:"In a cluster: brokers whose disks are gone for good, repeatable."`
+	Yes        bool          `env:"-" help:"On a single node: do not ask for confirmation."`
+	JSON       bool          `name:"json" help:"Print JSON. Without --yes or --accept-loss it only lists."`
+	Reason     string        `env:"-" placeholder:"TEXT" help:"Why, for the record."`
+	By         string        `placeholder:"NAME" help:"Who accepts the loss, for the record (default: user and host)."`
+	Timeout    time.Duration `default:"30s" help:"How long the broker may take (${default})."`
 }
 
 // Help is what `shardstream cluster recover --help` says below its first line.
 func (recoverCmd) Help() string {
-	return `Lists the ranges of records that failed their checksums, and, once you have typed their number, gives them up:
-reads pass over the hole from then on, and the shard is served again. What is given up does not come back, so keep a
-copy of the named files if the data matters.
+	return `On a single node: lists the ranges of records that failed their checksums, and, once you have typed their number,
+gives them up: reads pass over the hole from then on, and the shard is served again.
+
+In a cluster, damage is repaired from other copies by itself. Only a shard whose in-sync copies are all lost or damaged
+needs this: it shows what each remaining copy has, which is the best, and what is known to be lost, and, once you have
+typed how many records may be lost, lets the shard go on with the best copy. The other brokers copy it anew; what they
+had is kept below trash/ of their data directories.
+
+What is given up does not come back, so keep a copy of the disks if the data matters. The metadata keeps a record.
 
 Examples:
   shardstream cluster recover
   shardstream cluster recover --json
-  shardstream cluster recover --broker 10.0.0.5:7070 --yes --by ops`
+  shardstream cluster recover --broker 10.0.0.5:7070 --yes --by ops
+  shardstream cluster recover --gone node-2 --accept-loss 120 --by ops --reason "rack 7 burnt"`
 }
 
+// Run is the command's entry.
 func (c *recoverCmd) Run(e *env) error {
-	conn, err := grpc.NewClient(c.Broker, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	v, err := lookAtMetadata(e.ctx, c.Broker)
 	if err != nil {
-		return usagef("--broker %s: %v", c.Broker, err)
+		return err
+	}
+	if len(v.meta.brokers) > 1 {
+		return c.recoverCluster(e, v)
+	}
+	if c.AcceptLoss != nil || len(c.Gone) > 0 {
+		return usagef("--accept-loss and --gone are for a cluster, and this is a single node")
+	}
+	conn, err := dialBroker(v.askedAt)
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
-	return c.recover(e, pb.NewClusterClient(conn))
+	return c.recover(e, v.askedAt, pb.NewClusterClient(conn))
 }
 
 // recover lists, asks and accepts.
-func (c *recoverCmd) recover(e *env, client pb.ClusterClient) error {
+func (c *recoverCmd) recover(e *env, address string, client pb.ClusterClient) error {
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
 	list, err := client.ListDamage(ctx, &pb.ListDamageRequest{})
 	if err != nil {
-		return c.plain(err)
+		return brokerError(address, err)
 	}
 	found := list.GetDamage()
 	report := recoverReport{ScanComplete: list.GetScanComplete(), Damage: damageJSON(found), Accepted: []damagedRange{}}
@@ -79,7 +96,7 @@ func (c *recoverCmd) recover(e *env, client pb.ClusterClient) error {
 	defer cancel()
 	answer, err := client.AcceptDamage(accepting, &pb.AcceptDamageRequest{By: c.name(), Damage: found})
 	if err != nil {
-		return c.plain(err)
+		return brokerError(address, err)
 	}
 	if c.JSON {
 		report.Accepted = damageJSON(answer.GetAccepted())
@@ -123,17 +140,6 @@ func (c *recoverCmd) name() string {
 		name += "@" + host
 	}
 	return name
-}
-
-func (c *recoverCmd) plain(err error) error {
-	if s, ok := status.FromError(err); ok {
-		_, reason, found := strings.Cut(s.Message(), "transport: ") // dialling failed
-		if !found {
-			reason = s.Message()
-		}
-		return fmt.Errorf("broker %s: %s", c.Broker, strings.Trim(reason, `"`))
-	}
-	return fmt.Errorf("broker %s: %w", c.Broker, err)
 }
 
 // recoverReport is what --json prints.

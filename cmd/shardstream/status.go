@@ -240,6 +240,10 @@ func shardStateName(s pb.ShardState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "SHARD_STATE_"))
 }
 
+func replicaStateName(s pb.ReplicaState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "REPLICA_STATE_"))
+}
+
 func streamStatusName(s pb.StreamStatus) string {
 	return strings.TrimPrefix(s.String(), "STREAM_STATUS_")
 }

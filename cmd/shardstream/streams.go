@@ -182,7 +182,7 @@ func shardRows(v *clusterView, s *pb.Stream) []shardRow {
 		for _, replica := range shard.Replicas {
 			row := replicaRow{
 				ID: replica.Id, Node: replica.NodeId, InSync: slices.Contains(shard.InSync, replica.Id),
-				State: strings.ToLower(strings.TrimPrefix(replica.State.String(), "REPLICA_STATE_")),
+				State: replicaStateName(replica.State),
 			}
 			if replica.Id == shard.Leader {
 				r.Leader = replica.NodeId

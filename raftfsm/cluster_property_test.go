@@ -19,7 +19,7 @@ func drawClusterCommand(t *rapid.T, s *State, node string, id uint64, incarnatio
 		some = sh.GetReplicas()[rapid.IntRange(0, n-1).Draw(t, "replica")].GetId()
 	}
 	change := &pb.ReplicaChange{StreamId: id, Version: version, ReplicaId: some}
-	switch rapid.IntRange(0, 10).Draw(t, "cluster op") {
+	switch rapid.IntRange(0, 12).Draw(t, "cluster op") {
 	case 0, 1:
 		return fence(node, incarnation(node))
 	case 2:
@@ -38,6 +38,17 @@ func drawClusterCommand(t *rapid.T, s *State, node string, id uint64, incarnatio
 		return &pb.Command{Op: &pb.Command_NoteFrames{NoteFrames: &pb.NoteFrames{Notes: []*pb.FrameNote{
 			{NodeId: node, Incarnation: incarnation(node), Frame: rapid.Uint64Range(0, 2).Draw(t, "frame")},
 		}}}}
+	case 11, 12:
+		var at string
+		if r := replica(sh, some); r != nil {
+			at = r.GetNodeId()
+		}
+		if rapid.IntRange(0, 4).Draw(t, "a copy taken off") == 0 {
+			some, at = rapid.Uint64Range(0, 9).Draw(t, "old"), node
+		}
+		c := recovery(sh, at, some, incarnation(at))
+		c.GetRecoverShard().Version = version
+		return c
 	case 7:
 		return factors(&pb.FactorChange{
 			StreamId: id, Version: version,

@@ -211,7 +211,7 @@ func checkLeader(t *rapid.T, s *State, st *pb.Stream, sh *pb.Shard) {
 		t.Fatalf("offline with an electable replica: %v", sh)
 	case members != len(sh.GetInSync()):
 		t.Fatalf("in-sync members that are no replicas: %v", sh)
-	case len(sh.GetInSync()) > 0 && len(sh.GetInSync()) < int(sh.GetMinInSync()):
+	case len(sh.GetInSync()) > 0 && len(sh.GetInSync()) < int(sh.GetMinInSync()) && len(sh.GetRecoveries()) == 0:
 		t.Fatalf("in-sync set below the floor (I1): %v", sh)
 	case len(sh.GetInSync()) == 0 && (sh.GetState() == pb.ShardState_SHARD_STATE_OPEN || sh.GetState() == pb.ShardState_SHARD_STATE_SEALING):
 		t.Fatalf("open without an in-sync set: %v", sh)
@@ -240,7 +240,8 @@ func (h *history) check(t *rapid.T, before, after *State, c *pb.Command) {
 		for i, sh := range after.Shards(st.GetId()) {
 			old := before.Shard(st.GetId(), uint32(i))
 			for _, r := range sh.GetReplicas() {
-				if replica(old, r.GetId()) == nil && r.GetId() <= h.replicas {
+				// An operator may go back to a copy that was taken off the list.
+				if replica(old, r.GetId()) == nil && r.GetId() <= h.replicas && c.GetRecoverShard().GetReplicaId() != r.GetId() {
 					t.Fatalf("replica id %d was used before (I8)", r.GetId())
 				}
 				highest = max(highest, r.GetId())
@@ -292,7 +293,7 @@ func checkStep(t *rapid.T, before *State, old, sh *pb.Shard, c *pb.Command) {
 		return
 	}
 	for _, id := range sh.GetInSync() {
-		if slices.Contains(old.GetInSync(), id) {
+		if slices.Contains(old.GetInSync(), id) || c.GetRecoverShard().GetReplicaId() == id && old.GetLeader() == 0 {
 			continue
 		}
 		// Nothing but the leader's word lets a copy join (I9), and only one that

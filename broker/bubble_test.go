@@ -20,6 +20,11 @@ const (
 	// More, if the victim led raft.
 	raftKill    = 700 * time.Millisecond
 	raftSilence = 2500 * time.Millisecond
+	// A node that hears nothing but is heard shows that only when raft, which
+	// it follows, has been silent for it: one or two times raft's patience.
+	afterDeafness = 3 * time.Second
+	// Until a node that was started again takes part in everything.
+	afterRestart = 3 * time.Second
 )
 
 // inLoadedCluster runs f with a whole cluster under load, and then checks what
@@ -81,6 +86,9 @@ func TestBubbleKill(t *testing.T) {
 					l.takesWrites(fault, bound)
 					n.restart()
 					n.awaitUp()
+					if took := c.awaitWhole(); took > afterRestart {
+						t.Errorf("the cluster was whole %v after the restart, want %v", took, afterRestart)
+					}
 				})
 			})
 		}
@@ -101,6 +109,9 @@ func TestBubblePowerCut(t *testing.T) {
 					l.takesWrites(fault, bound)
 					n.restart()
 					n.awaitUp()
+					if took := c.awaitWhole(); took > afterRestart {
+						t.Errorf("the cluster was whole %v after the restart, want %v", took, afterRestart)
+					}
 				})
 			})
 		}
@@ -147,6 +158,9 @@ func TestBubbleMutantNoSync(t *testing.T) {
 		c.awaitWhole()
 		time.Sleep(time.Second)
 		cutPowerOfAll(c, 1, false)
+		for _, n := range c.nodes {
+			n.mayFail()
+		}
 		violations := l.finish(time.Minute)
 		if len(violations) == 0 {
 			t.Fatal("disks that keep nothing, and nobody noticed")
@@ -165,8 +179,11 @@ func TestBubblePartition(t *testing.T) {
 			t.Run(fmt.Sprint(v.name, ", ", way.name), func(t *testing.T) {
 				inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 					n, bound := v.choose(c), afterSilence
-					if v.leads {
+					switch {
+					case v.leads:
 						bound += raftSilence
+					case !way.from:
+						bound = afterDeafness
 					}
 					fault := time.Now()
 					n.partition(way.to, way.from, true)
@@ -217,6 +234,7 @@ func TestBubbleDiskHangs_I15(t *testing.T) {
 				n := v.choose(c)
 				hang := make(chan struct{})
 				disk, fault := n.disk, time.Now()
+				n.mayFail()
 				disk.OnSync(func() { <-hang })
 				given := c.await("its leaderships are given away", func() bool {
 					return len(leads(c.state(), l.stream.Id, n.name)) == 0
@@ -249,6 +267,7 @@ func TestBubbleSyncFails_I15(t *testing.T) {
 					bound += raftKill
 				}
 				fault := time.Now()
+				n.mayFail()
 				n.disk.FailSync(1)
 				c.await("the node ends", func() bool { return n.died() != nil })
 				l.takesWrites(fault, bound)

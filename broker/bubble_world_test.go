@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,7 @@ type bubbleNode struct {
 
 	mu      sync.Mutex
 	disk    *recordlog.MemFS
+	log     *bubbleLog
 	running *Broker // nil while no process runs that serves
 	ended   error   // why the last process ended by itself
 	opening context.CancelFunc
@@ -127,11 +129,50 @@ func (n *bubbleNode) config() Config {
 		GRPCListener: c.net.listen(n.machine, 7070), RaftListener: c.net.listen(n.machine, 7071), GossipBind: n.machine + ":7072",
 		Join: seeds, BootstrapExpect: len(c.nodes),
 		JournalBudget: 8 << 20, TailCache: 4 << 20, DiskReserve: 1, ReplaceAfter: c.replaceAfter,
-		Logger: c.logger.With("on", n.name),
 		dial:   c.net.dialer(n.machine),
 		gossip: func(m *member.Config) { m.Transport = c.gossip.Transport(n.machine + ":7072") },
 	}
 }
+
+// mayFail says that the node is about to have reason for errors.
+func (n *bubbleNode) mayFail() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.log != nil {
+		n.log.dying.Store(true)
+	}
+}
+
+// bubbleLog fails the test for each error that a node tells of which nobody
+// hurts: an alarm, damage, a goroutine that gave up.
+type bubbleLog struct {
+	slog.Handler
+	t     *testing.T
+	node  string
+	dying atomic.Bool
+}
+
+func (l *bubbleLog) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError || l.Handler.Enabled(ctx, level)
+}
+
+func (l *bubbleLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError && !l.dying.Load() {
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		l.t.Errorf("%s: %s", l.node, text)
+	}
+	if !l.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	r.AddAttrs(slog.String("on", l.node), slog.Time("at", time.Now()))
+	return l.Handler.Handle(ctx, r)
+}
+
+// WithAttrs and WithGroup keep to the one handler: what a logger adds is of no
+// use here.
+func (l *bubbleLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *bubbleLog) WithGroup(string) slog.Handler      { return l }
 
 // start starts a process on the machine, which runs until kill, or until it
 // ends by itself as the program does (I15).
@@ -139,9 +180,11 @@ func (n *bubbleNode) start() {
 	n.process.Wait()
 	n.cutGossip(false)
 	cfg := n.config()
+	log := &bubbleLog{Handler: n.cluster.logger.Handler(), t: n.cluster.t, node: n.name}
+	cfg.Logger = slog.New(log)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.mu.Lock()
-	cfg.recordsFS, n.opening, n.ended = n.disk, cancel, nil
+	cfg.recordsFS, n.log, n.opening, n.ended = n.disk, log, cancel, nil
 	n.mu.Unlock()
 	n.process.Go(func() {
 		b, err := Open(ctx, cfg)
@@ -187,6 +230,7 @@ func (n *bubbleNode) died() error {
 
 // kill ends the process as kill -9 does. The kernel has all that was written.
 func (n *bubbleNode) kill() {
+	n.mayFail()
 	n.cluster.net.endProcess(n.machine)
 	n.abandon(func(disk *recordlog.MemFS) *recordlog.MemFS { return disk.Clone() })
 }
@@ -194,6 +238,7 @@ func (n *bubbleNode) kill() {
 // cutPower ends everything on the machine; the others hear nothing. What was
 // not synced is lost, or of it as much is kept as the seed says.
 func (n *bubbleNode) cutPower(seed uint64, keep bool) {
+	n.mayFail()
 	n.cluster.net.powerOff(n.machine)
 	n.abandon(func(disk *recordlog.MemFS) *recordlog.MemFS { return disk.CrashClone(seed, keep) })
 }

@@ -93,6 +93,11 @@ func (r *Replica) HandleReply(from stream.NodeID, m *pb.HandReply) {
 	l := r.lead
 	c.stopPushing()
 	c.acked = false
+	if m.Incarnation > c.incarnation {
+		// Another process: what stalled is gone. To wait now would stop writes at
+		// the next step of a rolling restart.
+		c.banUntil = 0
+	}
 	c.session, c.incarnation = m.Session, m.Incarnation
 	follower := tail{start: stream.Offset(m.Start), end: stream.Offset(m.End)}
 	for _, e := range m.Epochs {

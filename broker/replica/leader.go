@@ -325,7 +325,9 @@ func (r *Replica) changeInSync() {
 		p.Added, p.AddedIncarnation = uint64(added), l.cursorOf(added).incarnation
 	}
 	for _, c := range l.cursors {
-		if slices.Contains(l.inSync, c.replica) && !slices.Contains(set, c.replica) && c.acked {
+		// One that was swapped at the floor may come back at once: the set has
+		// nobody to spare.
+		if added == 0 && slices.Contains(l.inSync, c.replica) && !slices.Contains(set, c.replica) && c.acked {
 			c.ban(now)
 		}
 	}

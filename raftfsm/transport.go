@@ -252,6 +252,11 @@ func newTransport(cfg Config, l *layer) raft.Transport {
 	}
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l, MaxPool: connPool, Timeout: rpcTimeout,
+		// No pipelining: in raft 1.7.3 a pipeline whose follower refuses an entry
+		// while the next is being sent never ends. A leader then sends this
+		// follower heartbeats and nothing else, and can't shut down. Metadata is
+		// in no such hurry.
+		MaxRPCsInFlight:       1,
 		ServerAddressProvider: addressBook{l, lookup},
 		Logger:                newHclog(cfg.Logger, false),
 	})

@@ -69,6 +69,7 @@ type Broker struct {
 	stopping atomic.Bool   // asked to stop: the beats say so
 	ready    chan struct{} // closed when the node serves
 	stop     context.CancelFunc
+	abort    context.CancelCauseFunc // ends the start
 	stopped  chan struct{}
 	running  sync.WaitGroup
 	failed   chan error // capacity 1: the first fatal error
@@ -92,6 +93,8 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
 		return nil, fmt.Errorf("can't make the data directory: %w", err)
 	}
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
 	running, cancel := context.WithCancel(context.Background())
 	b = &Broker{
 		cfg: cfg, logger: cfg.Logger, clock: newClock(), conns: newConns(cfg.dial), ready: make(chan struct{}),
@@ -101,10 +104,16 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 	b.controller = &controllerService{stopped: b.stopped}
 	defer func() {
 		if err != nil {
+			select {
+			case why := <-b.failed: // the reason, of which err is a consequence
+				err = why
+			default:
+			}
 			b.shutDown(context.Background())
 			b = nil
 		}
 	}()
+	b.abort = abort
 	if b.unlock, err = lockDir(cfg.DataDir); err != nil {
 		return b, err
 	}
@@ -171,6 +180,8 @@ func (b *Broker) meetPeers(ctx context.Context) (err error) {
 	if b.group, b.former, err = gather(b.cfg, &b.identity, resumes); err != nil {
 		return err
 	}
+	group := b.group
+	b.running.Go(func() { b.endAmongStrangers(group) })
 	gate := &promiseGate{}
 	gate.Store(b.former)
 	b.controller.promise, b.controller.recalls = gate, b.recalls

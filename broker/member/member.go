@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -123,14 +124,15 @@ func (c Config) withDefaults() (Config, error) {
 // Group is this node's part in the gossip. Open makes one, Close ends it.
 type Group struct {
 	// Set once.
-	cfg    Config
-	logger *slog.Logger
-	list   *memberlist.Memberlist
-	self   string        // gossip name
-	sought chan struct{} // closed when each seed was tried once
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	close  func() error
+	cfg     Config
+	logger  *slog.Logger
+	list    *memberlist.Memberlist
+	self    string                // gossip name
+	sought  chan struct{}         // closed when each seed was tried once
+	foreign atomic.Pointer[error] // see Foreign
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	close   func() error
 
 	mu      sync.Mutex
 	facts   Facts

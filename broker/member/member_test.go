@@ -193,6 +193,30 @@ func TestNodesOfAnotherClusterAreKeptOut(t *testing.T) {
 	})
 }
 
+// TestForeignSeeds joins by seeds of another cluster: nobody else is there, so
+// that is told apart from seeds that are down.
+func TestForeignSeeds(t *testing.T) {
+	bubble(t, func(t *testing.T, n *memnet.Network) {
+		start(t, n, address(1), Facts{NodeID: "a", ClusterID: "one"})
+		lost := start(t, n, address(2), Facts{NodeID: "b", ClusterID: "two"}, func(c *Config) { c.Seeds = []string{address(1)} })
+		<-lost.Sought()
+		if err := lost.Foreign(); err == nil || !strings.Contains(err.Error(), "belongs to cluster one") {
+			t.Errorf("the seeds are of another cluster: %v", err)
+		}
+		start(t, n, address(3), Facts{NodeID: "c", ClusterID: "two"})
+		home := start(t, n, address(4), Facts{NodeID: "d", ClusterID: "two"}, func(c *Config) { c.Seeds = []string{address(1), address(3), address(9)} })
+		<-home.Sought()
+		if err := home.Foreign(); err != nil {
+			t.Errorf("one of its own is there: %v", err)
+		}
+		alone := start(t, n, address(5), Facts{NodeID: "e", ClusterID: "two"}, func(c *Config) { c.Seeds = []string{address(9)} })
+		<-alone.Sought()
+		if err := alone.Foreign(); err != nil {
+			t.Errorf("nobody answers: %v", err)
+		}
+	})
+}
+
 // TestHalvesMeetAgain cuts a group in two until both halves have forgotten each
 // other: the seeds bring them together.
 func TestHalvesMeetAgain(t *testing.T) {

@@ -39,6 +39,13 @@ func (g *Group) seek(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if !company {
+			for _, seed := range g.cfg.Seeds {
+				if err := problems[seed]; errors.Is(err, errForeign) {
+					g.foreign.CompareAndSwap(nil, &err)
+				}
+			}
+		}
 		announce()
 		now := time.Now()
 		for seed, err := range problems {
@@ -94,6 +101,15 @@ func (g *Group) seekOnce(ctx context.Context) (company bool, problems map[string
 	return company, problems
 }
 
+// Foreign gives what a seed has answered that belongs to another cluster than
+// this node, if the node found nobody of its own then; nil if there was none.
+func (g *Group) Foreign() error {
+	if err := g.foreign.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // resolve gives all addresses, IP:PORT, that a seed stands for.
 func (g *Group) resolve(ctx context.Context, seed string) ([]string, error) {
 	host, port, err := net.SplitHostPort(seed)
@@ -131,6 +147,7 @@ func (g *Group) knows(address string) bool {
 var (
 	errNoGossip = errors.New("it answers, but does not speak gossip: --join takes a node's gossip port (by default 7072), not that of gRPC, raft or HTTP")
 	errRefused  = errors.New("refused")
+	errForeign  = fmt.Errorf("%w: of another cluster", errRefused)
 )
 
 // explain turns memberlist's words into an operator's.
@@ -142,7 +159,7 @@ func explain(address string, err error) error {
 		return fmt.Errorf("%s: %w", address, errNoGossip)
 	case strings.Contains(text, "belongs to cluster"):
 		_, reason, _ := strings.Cut(text, "failed to join "+address+": ")
-		return fmt.Errorf("%w: %s", errRefused, strings.TrimSpace(reason))
+		return fmt.Errorf("%w: %s", errForeign, strings.TrimSpace(reason))
 	case strings.Contains(text, "not encrypted"), strings.Contains(text, "encrypt"), strings.Contains(text, "decrypt"):
 		return fmt.Errorf("%w: %s has another gossip key, or only one of the two has one", errRefused, address)
 	}

@@ -376,7 +376,11 @@ func (x *examiner) progress() {
 		x.find(note, "", "replicas are being rebalanced: %s", m)
 	}
 	for _, node := range sortedKeys(damaged) {
-		x.find(warning, "see shardstream cluster recover --broker "+x.brokers[node].GetGrpcAddress(),
+		do := "nothing: what others have whole is copied from them"
+		if len(x.v.meta.brokers) == 1 {
+			do = "see shardstream cluster recover --broker " + x.brokers[node].GetGrpcAddress()
+		}
+		x.find(warning, do,
 			"broker %s has stored records that failed their checksums, in %s", node, plural(uint64(damaged[node]), "replica"))
 	}
 }

@@ -216,7 +216,7 @@ func TestFindings(t *testing.T) {
 		}, []string{
 			"critical: the disk of broker node-1 is almost full (100 MiB free)|make room",
 			"critical: the disk of broker node-2 does not answer|kernel's log",
-			"warning: broker node-3 has stored records that failed their checksums, in 1 replica|cluster recover --broker 10.0.0.3:7070",
+			"warning: broker node-3 has stored records that failed their checksums, in 1 replica|copied from them",
 		}, shardCounts{Total: 6}},
 		{"another cluster's node", func(v *clusterView) { v.nodes["node-2"].status.ClusterId = "other" }, []string{
 			"critical: broker node-2 at 10.0.0.2:7070 belongs to another cluster, other|",

@@ -24,6 +24,8 @@ type fakeBroker struct {
 	view    *clusterView
 	node    string
 	silent  bool // NodeStatus hangs
+
+	proposed []*pb.Command
 }
 
 func (f *fakeBroker) WatchMetadata(_ *pb.WatchMetadataRequest, out grpc.ServerStreamingServer[pb.MetadataEvent]) error {
@@ -43,6 +45,10 @@ func (f *fakeBroker) WatchMetadata(_ *pb.WatchMetadataRequest, out grpc.ServerSt
 	}
 	<-out.Context().Done() // a watch does not end by itself
 	return nil
+}
+
+func (f *fakeBroker) ListDamage(context.Context, *pb.ListDamageRequest) (*pb.ListDamageResponse, error) {
+	return &pb.ListDamageResponse{ScanComplete: true}, nil
 }
 
 func (f *fakeBroker) NodeStatus(ctx context.Context, req *pb.NodeStatusRequest) (*pb.NodeStatusResponse, error) {

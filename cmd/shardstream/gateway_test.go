@@ -131,7 +131,8 @@ func TestGatewayCommand(t *testing.T) {
 		t.Errorf("healthz: %d", code)
 	}
 
-	startCommand(t, "dev", "--listen", "127.0.0.1:0", "--grpc-listen", grpc, "--ephemeral", "--stream", "s:2", "--transition-delay", "0")
+	dev := startCommand(t, "dev", "--listen", "127.0.0.1:0", "--grpc-listen", grpc, "--ephemeral", "--stream", "s:2", "--transition-delay", "0")
+	dev.printed(`endpoint: (\S+)`) // its stream is there by then
 	g.printed(`(?m)^(ready)$`)
 	if code, why := statusOf(t, admin+"/readyz"); code != http.StatusOK {
 		t.Errorf("readyz: %d %s", code, why)

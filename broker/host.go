@@ -535,26 +535,38 @@ func (h *host) take(key stream.ReplicaKey) *hosted {
 	return s
 }
 
+// readBackAgain is when a replica that could not be read back is tried again.
+const readBackAgain = 10 * time.Second
+
 // readBack lets replicas that were there before this process began read back
 // which requests they have seen (I22), one after the other, until the context
 // ends.
 func (h *host) readBack(ctx context.Context) {
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	var failed []*hosted
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-h.wakeUnread:
+		case <-again.C:
 		}
 		h.mu.Lock()
-		unread := h.unread
-		h.unread = nil
+		unread := append(failed, h.unread...)
+		h.unread, failed = nil, nil
 		h.mu.Unlock()
 		for _, s := range unread {
 			if ctx.Err() != nil {
 				return
 			}
+			if h.shard(s.Key().Shard) != s {
+				continue // not hosted any more
+			}
 			if err := s.Restore(); err != nil {
-				h.logger.Warn("can't read back which requests a shard has seen; their repeats are refused while it is led here", "shard", s.Key().Shard, "error", err)
+				h.logger.Warn("can't read back which requests a shard has seen; their repeats are refused meanwhile, and it is tried again", "shard", s.Key().Shard, "error", err)
+				failed = append(failed, s)
+				again.Reset(readBackAgain)
 			}
 		}
 	}

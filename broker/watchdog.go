@@ -20,11 +20,16 @@ const (
 
 // watchdog looks how long calls to the disk are under way. A disk that hangs
 // answers nothing and fails nothing, so somebody has to look.
+//
+// A process that was stopped for a while finds calls that look as old as its
+// stop. So only time counts in which the watchdog itself has looked.
 type watchdog struct {
 	stalledFor func() time.Duration // the longest call under way
 	fail       func(error)
 
-	is atomic.Bool
+	is    atomic.Bool
+	last  time.Time     // of the last look
+	spent time.Duration // with looking at a stalled disk
 }
 
 func (w *watchdog) stalled() bool { return w.is.Load() }
@@ -37,15 +42,21 @@ func (w *watchdog) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			w.look()
+			w.look(time.Now())
 		}
 	}
 }
 
-func (w *watchdog) look() {
+func (w *watchdog) look(now time.Time) {
 	d := w.stalledFor()
-	w.is.Store(d > stallNoticed)
-	if d > stallFatal {
+	if d > stallNoticed {
+		w.spent += min(now.Sub(w.last), 2*watchdogEvery)
+	} else {
+		w.spent = 0
+	}
+	w.last = now
+	w.is.Store(w.spent > watchdogEvery)
+	if d > stallFatal && w.spent > stallFatal-stallNoticed-2*watchdogEvery {
 		w.fail(stream.Errorf(stream.Internal, "broker.watchdog", "the disk has not answered for %s", d.Round(time.Second)))
 	}
 }

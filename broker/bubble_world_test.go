@@ -407,7 +407,3 @@ func (c *bubbleCluster) awaitWhole() time.Duration {
 	return c.await("the cluster is whole", c.whole)
 }
 
-// anyOf chooses by a seed.
-func anyOf[T any](seed uint64, list []T) T {
-	return list[rand.New(rand.NewPCG(seed, 1)).IntN(len(list))]
-}

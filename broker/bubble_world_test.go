@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
@@ -406,4 +405,3 @@ func (c *bubbleCluster) awaitWhole() time.Duration {
 	c.t.Helper()
 	return c.await("the cluster is whole", c.whole)
 }
-

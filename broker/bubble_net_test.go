@@ -250,8 +250,9 @@ func (p *bubblePipe) write(b []byte, d *bubbleDeadline) (written int, err error)
 			p.mu.Unlock()
 			return len(b), nil
 		case p.err != nil:
+			err := errors.Join(syscall.EPIPE, p.err)
 			p.mu.Unlock()
-			return written, errors.Join(syscall.EPIPE, p.err)
+			return written, err
 		case !deadline.IsZero() && !time.Now().Before(deadline):
 			p.mu.Unlock()
 			return written, os.ErrDeadlineExceeded
@@ -294,8 +295,9 @@ func (p *bubblePipe) read(b []byte, d *bubbleDeadline) (int, error) {
 			}
 		}
 		if p.err != nil && len(p.chunks) == 0 && (!blocked || p.err != io.EOF) {
+			err := p.err
 			p.mu.Unlock()
-			return 0, p.err
+			return 0, err
 		}
 		changed := p.changed
 		p.mu.Unlock()

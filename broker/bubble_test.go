@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -62,6 +63,13 @@ func (l *bubbleLoad) takesWrites(fault time.Time, bound time.Duration) {
 	l.c.t.Logf("all shards took writes again after %v", took)
 }
 
+// longUnless leaves a case to the long form of the tests.
+func longUnless(t *testing.T, quick bool) {
+	if !quick && os.Getenv("SHARDSTREAM_LONG") == "" {
+		t.Skip("set SHARDSTREAM_LONG=1 to run this, too")
+	}
+}
+
 // victims are the two kinds of nodes that can fail.
 var victims = []struct {
 	name   string
@@ -76,6 +84,7 @@ func TestBubbleKill(t *testing.T) {
 	for _, v := range victims {
 		for _, nodes := range []int{3, 4} {
 			t.Run(fmt.Sprint(v.name, ", ", nodes, " nodes"), func(t *testing.T) {
+				longUnless(t, v.leads == (nodes == 3))
 				inLoadedCluster(t, nodes, func(c *bubbleCluster, l *bubbleLoad) {
 					n, bound := v.choose(c), afterKill
 					if v.leads {
@@ -99,6 +108,7 @@ func TestBubblePowerCut(t *testing.T) {
 	for _, v := range victims {
 		for _, keep := range []bool{false, true} {
 			t.Run(fmt.Sprint(v.name, ", keep ", keep), func(t *testing.T) {
+				longUnless(t, v.leads != keep)
 				inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 					n, bound := v.choose(c), afterSilence
 					if v.leads {
@@ -161,7 +171,7 @@ func TestBubbleMutantNoSync(t *testing.T) {
 		for _, n := range c.nodes {
 			n.mayFail()
 		}
-		violations := l.finish(time.Minute)
+		violations := l.finish(30 * time.Second)
 		if len(violations) == 0 {
 			t.Fatal("disks that keep nothing, and nobody noticed")
 		}
@@ -177,6 +187,7 @@ func TestBubblePartition(t *testing.T) {
 	for _, v := range victims {
 		for _, way := range ways {
 			t.Run(fmt.Sprint(v.name, ", ", way.name), func(t *testing.T) {
+				longUnless(t, way.to && v.leads == way.from)
 				inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 					n, bound := v.choose(c), afterSilence
 					switch {
@@ -208,6 +219,7 @@ func TestBubblePause(t *testing.T) {
 	for _, v := range victims {
 		for _, silence := range []time.Duration{200 * time.Millisecond, 3 * time.Second, time.Minute} {
 			t.Run(fmt.Sprint(v.name, ", ", silence), func(t *testing.T) {
+				longUnless(t, !v.leads && silence == 3*time.Second)
 				inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 					n, bound := v.choose(c), afterSilence
 					if v.leads {
@@ -230,6 +242,7 @@ func TestBubblePause(t *testing.T) {
 func TestBubbleDiskHangs_I15(t *testing.T) {
 	for _, v := range victims {
 		t.Run(v.name, func(t *testing.T) {
+			longUnless(t, v.leads)
 			inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 				n := v.choose(c)
 				hang := make(chan struct{})
@@ -261,6 +274,7 @@ func TestBubbleDiskHangs_I15(t *testing.T) {
 func TestBubbleSyncFails_I15(t *testing.T) {
 	for _, v := range victims {
 		t.Run(v.name, func(t *testing.T) {
+			longUnless(t, !v.leads)
 			inLoadedCluster(t, 3, func(c *bubbleCluster, l *bubbleLoad) {
 				n, bound := v.choose(c), afterKill
 				if v.leads {
@@ -286,6 +300,7 @@ func TestBubbleSyncFails_I15(t *testing.T) {
 
 // A node that leaves for longer than ReplaceAfter is replaced by the fourth.
 func TestBubbleReplacement(t *testing.T) {
+	longUnless(t, false)
 	inLoadedCluster(t, 4, func(c *bubbleCluster, l *bubbleLoad) {
 		n := c.follower()
 		n.kill()

@@ -28,6 +28,7 @@ import (
 // its order from parents to children (I21), and at every instant the shards that
 // a filter lists cover the hash space once.
 func TestReshard(t *testing.T) {
+	nodes := t
 	c := startCluster(t, 3)
 	rounds := 1
 	if long() {
@@ -39,7 +40,7 @@ func TestReshard(t *testing.T) {
 	inPeace := 0
 	for round := range rounds {
 		t.Run(fmt.Sprintf("InPeace%d", round+1), func(t *testing.T) {
-			r := c.startReshards(t, fmt.Sprintf("peace-%d", round), source)
+			r := c.startReshards(t, nodes, fmt.Sprintf("peace-%d", round), source)
 			r.split(t)
 			r.merge(t)
 			if long() {
@@ -61,7 +62,7 @@ func TestReshard(t *testing.T) {
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprintf("Killed%d", round+1), func(t *testing.T) {
-			r := c.startReshards(t, fmt.Sprintf("killed-%d", round), source)
+			r := c.startReshards(t, nodes, fmt.Sprintf("killed-%d", round), source)
 			if long() {
 				r.kills = true
 				r.split(t)
@@ -87,6 +88,7 @@ const (
 // reshards is one stream that is resharded again and again under load.
 type reshards struct {
 	c      *cluster
+	nodes  *testing.T // whose end is the brokers' end
 	k      *kinesis.Client
 	stream string
 	source *rand.Rand
@@ -105,9 +107,9 @@ type reshards struct {
 }
 
 // startReshards creates a stream of four shards, with writers and readers at it.
-func (c *cluster) startReshards(t *testing.T, stream string, source *rand.Rand) *reshards {
+func (c *cluster) startReshards(t, nodes *testing.T, stream string, source *rand.Rand) *reshards {
 	t.Helper()
-	r := &reshards{c: c, k: c.client(), stream: stream, source: source, history: history.New(), open: 4}
+	r := &reshards{c: c, nodes: nodes, k: c.client(), stream: stream, source: source, history: history.New(), open: 4}
 	c.createStream(t, stream, int32(r.open))
 	ctx, cancel := context.WithCancel(context.Background())
 	r.load = &load{k: c.client(), stream: stream, history: r.history, cancel: cancel, errors: make(map[string]int)}
@@ -119,7 +121,6 @@ func (c *cluster) startReshards(t *testing.T, stream string, source *rand.Rand) 
 			r.load.writers.Go(func() { r.write(ctx, fmt.Sprintf("w%d-of-%d", w, keys), keys, pace) })
 		}
 	}
-	t.Cleanup(r.load.stop)
 
 	r.created = time.Now()
 	reading, stop := context.WithCancel(context.Background())
@@ -127,7 +128,11 @@ func (c *cluster) startReshards(t *testing.T, stream string, source *rand.Rand) 
 	r.readers.Go(func() { r.list(reading, t) })
 	r.consumer = newConsumer(r.k, stream)
 	r.readers.Go(func() { r.consume(reading, t) })
-	t.Cleanup(func() { r.stop(); r.readers.Wait() })
+	t.Cleanup(func() { // the load first: the consumer reads to its end
+		r.load.stop()
+		r.stop()
+		r.readers.Wait()
+	})
 	return r
 }
 
@@ -259,7 +264,7 @@ func (r *reshards) act(t *testing.T, what string, shards int, call func(context.
 		what, to.Sub(from).Round(time.Millisecond), r.keys.pauses("of-1", from, to), r.keys.pauses("of-1", quiet, from),
 		r.keys.pauses("of-5", from, to), r.keys.pauses("of-5", quiet, from))
 	if victim != nil {
-		victim.start(t)
+		victim.start(r.nodes) // not t: it lives on after this stream
 		victim.awaitReady(t)
 	}
 	r.acts++
@@ -274,10 +279,10 @@ func insist(t *testing.T, call func(context.Context) error) error {
 		switch {
 		case err == nil || t.Context().Err() != nil:
 			return err
-		case errors.As(err, &api) && api.ErrorFault() != smithy.FaultServer && attempt > 1:
+		case errors.As(err, &api) && api.ErrorFault() == smithy.FaultClient && attempt > 1:
 			t.Logf("attempt %d: %v", attempt, err)
 			return nil
-		case errors.As(err, &api) && api.ErrorFault() != smithy.FaultServer:
+		case errors.As(err, &api) && api.ErrorFault() == smithy.FaultClient:
 			return err
 		}
 		t.Logf("attempt %d: %v", attempt, err)
@@ -487,7 +492,7 @@ func (r *reshards) consume(ctx context.Context, t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if idle && last {
+		if last && (idle || t.Failed()) {
 			return
 		}
 		if idle {

@@ -147,7 +147,7 @@ func (e *env) propose(ctx context.Context) {
 		for r, end := range e.seals {
 			s.Seals = append(s.Seals, &pb.Seal{
 				StreamId: uint64(r.Key().Shard.Stream), Shard: r.Key().Shard.Number,
-				Epoch: uint32(end.epoch), Version: end.version, FinalOffset: uint64(end.final),
+				Epoch: uint32(end.epoch), Version: end.version, FinalOffset: uint64(end.final), LastArrivalMs: end.lastArrival,
 			})
 		}
 		clear(e.seals)
@@ -171,9 +171,9 @@ func (e *env) proposeOne(ctx context.Context, c *pb.Command, failed string, shar
 
 // ProposeSeal notes that a sealing shard has reached its end. Closing a shard is
 // carried to the metadata as changes of in-sync sets are.
-func (e *env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset) {
+func (e *env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset, lastArrival int64) {
 	e.mu.Lock()
-	e.seals[r] = seal{epoch, version, final}
+	e.seals[r] = seal{epoch, version, final, lastArrival}
 	e.mu.Unlock()
 	wake(e.wakeChanges)
 }
@@ -183,4 +183,6 @@ type seal struct {
 	epoch   stream.Epoch
 	version uint64
 	final   stream.Offset
+
+	lastArrival int64
 }

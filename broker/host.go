@@ -423,7 +423,8 @@ func superseded(state *raftfsm.State, shard *pb.Shard, onDisk []stream.ReplicaKe
 func viewOf(state *raftfsm.State, shard *pb.Shard) replica.View {
 	v := replica.View{
 		Version: shard.Version, Epoch: stream.Epoch(shard.Epoch), Leader: stream.ReplicaID(shard.Leader), MinInSync: int(shard.MinInSync),
-		Open: shard.State == pb.ShardState_SHARD_STATE_OPEN,
+		CreatedMs: shard.CreatedMs,
+		Open:      shard.State == pb.ShardState_SHARD_STATE_OPEN,
 		// A sealed one only waits for the other parents of its reshard.
 		Sealing: shard.State == pb.ShardState_SHARD_STATE_SEALING && !shard.Sealed,
 		InSync:  make([]stream.ReplicaID, len(shard.InSync)), Members: make([]replica.Member, 0, len(shard.Replicas)),

@@ -110,7 +110,7 @@ func (d *draft) seal(node string, c *pb.Seal) stream.Kind {
 		return stream.Stale
 	}
 	sh = d.editShard(sh.GetStreamId(), sh.GetNumber())
-	sh.Sealed, sh.FinalOffset = true, c.GetFinalOffset()
+	sh.Sealed, sh.FinalOffset, sh.LastArrivalMs = true, c.GetFinalOffset(), c.GetLastArrivalMs()
 	return 0
 }
 
@@ -136,7 +136,9 @@ func (d *draft) endReshard(id uint64) {
 		if !e.shards[n].GetSealed() {
 			return
 		}
-		opened = max(opened, (e.shards[n].GetCreatedMs()/1000+1)*1000)
+		// A parent has no record from the time on when its children are there: a
+		// reader that begins at a time begins with the shards of that time.
+		opened = max(opened, (e.shards[n].GetCreatedMs()/1000+1)*1000, e.shards[n].GetLastArrivalMs()+1)
 	}
 	// What a reshard made stands at the end of the list.
 	first := len(e.shards) - len(re.GetChildren()) - len(re.GetPassing())

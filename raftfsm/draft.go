@@ -146,7 +146,7 @@ func copyShard(s *pb.Shard) *pb.Shard {
 		State: s.GetState(), FinalOffset: s.GetFinalOffset(), CreatedMs: s.GetCreatedMs(), ClosedMs: s.GetClosedMs(),
 		ReplicationFactor: s.GetReplicationFactor(), MinInSync: s.GetMinInSync(), Replicas: s.GetReplicas(),
 		Leader: s.GetLeader(), Epoch: s.GetEpoch(), InSync: s.GetInSync(), Version: s.GetVersion(),
-		Recoveries: s.GetRecoveries(), Sealed: s.GetSealed(),
+		Recoveries: s.GetRecoveries(), Sealed: s.GetSealed(), LastArrivalMs: s.GetLastArrivalMs(),
 	}
 }
 

@@ -253,8 +253,9 @@ func (r *Replica) Append(b stream.Batch, again bool, done func(error)) (stream.O
 	if l.uncommitted > 0 && l.uncommitted+int64(len(b)) > maxUncommitted {
 		return 0, 0, stream.Errorf(stream.Throttled, op, "%d bytes of shard %s wait for their replicas", l.uncommitted, r.key.Shard)
 	}
-	// Arrival times never decrease in a shard, whatever the clocks do (I20).
-	base, arrival := r.log.End(), max(r.env.Now(), r.log.LastArrival())
+	// Arrival times never decrease in a shard, whatever the clocks do (I20), nor
+	// from a parent to its child.
+	base, arrival := r.log.End(), max(r.env.Now(), r.log.LastArrival(), r.view.CreatedMs)
 	b.Stamp(r.epoch, base, arrival)
 	if err := r.log.Append(b, r.onDurable); err != nil {
 		return 0, 0, err
@@ -349,7 +350,7 @@ func (r *Replica) seal() {
 	}
 	end := r.log.End()
 	if hw, known := r.commitPoint(); known && hw == end && r.hw == end {
-		r.env.ProposeSeal(r, r.epoch, r.view.Version, end)
+		r.env.ProposeSeal(r, r.epoch, r.view.Version, end, r.log.LastArrival())
 	}
 }
 

@@ -83,7 +83,8 @@ type Env interface {
 	ProposeInSync(r *Replica, c *pb.InSyncChange)
 	// ProposeSeal asks to close a sealing shard: everything in it is committed,
 	// and its leader takes no more. Repeated until the metadata says that it is.
-	ProposeSeal(r *Replica, epoch stream.Epoch, version uint64, final stream.Offset)
+	// lastArrival is that of the last record, Unix ms.
+	ProposeSeal(r *Replica, epoch stream.Epoch, version uint64, final stream.Offset, lastArrival int64)
 	// NeedTick asks for calls of Tick until one returns false.
 	NeedTick(r *Replica)
 	// Alarm reports what the protocol rules out: a disk or a program has lied.
@@ -99,6 +100,7 @@ type View struct {
 	MinInSync int
 	InSync    []stream.ReplicaID
 	Members   []Member // all replicas, this one included
+	CreatedMs int64    // no record of the shard arrived before
 	Open      bool     // takes records
 	Sealing   bool     // takes none any more, and is to be closed at its end (I21)
 	Recovery  bool     // an operator has accepted a loss for this epoch: it may cut below a high watermark

@@ -128,7 +128,13 @@ func (w *world) checkSeal(shard stream.ShardID, b stream.Batch) {
 	if sh.State == pb.ShardState_SHARD_STATE_CLOSED && uint64(b.End()) > sh.FinalOffset {
 		w.fail("I21: offset %d of %s is acknowledged, which was closed at %d", b.End(), shard, sh.FinalOffset)
 	}
+	if b.Arrival() < sh.CreatedMs {
+		w.fail("I21: a record of %s arrived at %d, and the shard was created at %d", shard, b.Arrival(), sh.CreatedMs)
+	}
 	for _, p := range sh.Parents {
+		if parent := w.state().Shard(sh.StreamId, p); parent.LastArrivalMs > parent.ClosedMs {
+			w.fail("I21: %s has a record of %d, and was closed at %d", shardID(sh.StreamId, p), parent.LastArrivalMs, parent.ClosedMs)
+		}
 		if parent := w.state().Shard(sh.StreamId, p); parent.State != pb.ShardState_SHARD_STATE_CLOSED {
 			w.fail("I21: %s takes records while its parent %d is %s", shard, p, parent.State)
 		}

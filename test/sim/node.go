@@ -157,7 +157,8 @@ func (n *node) report() {
 func viewOf(broker func(string) *pb.Broker, sh *pb.Shard) replica.View {
 	v := replica.View{
 		Version: sh.Version, Epoch: stream.Epoch(sh.Epoch), Leader: stream.ReplicaID(sh.Leader), MinInSync: int(sh.MinInSync),
-		Open: sh.State == pb.ShardState_SHARD_STATE_OPEN, Sealing: sh.State == pb.ShardState_SHARD_STATE_SEALING && !sh.Sealed,
+		CreatedMs: sh.CreatedMs,
+		Open:      sh.State == pb.ShardState_SHARD_STATE_OPEN, Sealing: sh.State == pb.ShardState_SHARD_STATE_SEALING && !sh.Sealed,
 	}
 	for _, id := range sh.InSync {
 		v.InSync = append(v.InSync, stream.ReplicaID(id))

@@ -249,12 +249,12 @@ func (e env) ProposeInSync(r *replica.Replica, c *pb.InSyncChange) {
 	}
 }
 
-func (e env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset) {
+func (e env) ProposeSeal(r *replica.Replica, epoch stream.Epoch, version uint64, final stream.Offset, lastArrival int64) {
 	if e.alive() {
 		e.n.w.logf("%s proposes the end of %s at %d", e.n.id, r.Key(), final)
 		e.n.w.proposals = append(e.n.w.proposals, &pb.Command{Op: &pb.Command_SealShards{SealShards: &pb.SealShards{
 			NodeId: string(e.n.id), Incarnation: e.n.incarnation, Seals: []*pb.Seal{{
-				StreamId: uint64(r.Key().Shard.Stream), Shard: r.Key().Shard.Number, Epoch: uint32(epoch), Version: version, FinalOffset: uint64(final),
+				StreamId: uint64(r.Key().Shard.Stream), Shard: r.Key().Shard.Number, Epoch: uint32(epoch), Version: version, FinalOffset: uint64(final), LastArrivalMs: lastArrival,
 			}},
 		}}})
 	}

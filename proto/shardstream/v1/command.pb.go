@@ -2651,6 +2651,7 @@ type Seal struct {
 	Epoch         uint32                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	FinalOffset   uint64                 `protobuf:"varint,5,opt,name=final_offset,json=finalOffset,proto3" json:"final_offset,omitempty"`
+	LastArrivalMs int64                  `protobuf:"varint,6,opt,name=last_arrival_ms,json=lastArrivalMs,proto3" json:"last_arrival_ms,omitempty"` // of its last record, 0 if there was never one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2716,6 +2717,13 @@ func (x *Seal) GetVersion() uint64 {
 func (x *Seal) GetFinalOffset() uint64 {
 	if x != nil {
 		return x.FinalOffset
+	}
+	return 0
+}
+
+func (x *Seal) GetLastArrivalMs() int64 {
+	if x != nil {
+		return x.LastArrivalMs
 	}
 	return 0
 }
@@ -3671,13 +3679,14 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"SealShards\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12*\n" +
-	"\x05seals\x18\x03 \x03(\v2\x14.shardstream.v1.SealR\x05seals\"\x8c\x01\n" +
+	"\x05seals\x18\x03 \x03(\v2\x14.shardstream.v1.SealR\x05seals\"\xb4\x01\n" +
 	"\x04Seal\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12!\n" +
-	"\ffinal_offset\x18\x05 \x01(\x04R\vfinalOffset\"C\n" +
+	"\ffinal_offset\x18\x05 \x01(\x04R\vfinalOffset\x12&\n" +
+	"\x0flast_arrival_ms\x18\x06 \x01(\x03R\rlastArrivalMs\"C\n" +
 	"\fExpireShards\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x16\n" +
 	"\x06shards\x18\x02 \x03(\rR\x06shards\"&\n" +

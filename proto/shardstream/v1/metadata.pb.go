@@ -1052,7 +1052,8 @@ type Shard struct {
 	Recoveries        []*Recovery            `protobuf:"bytes,16,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
 	// final_offset is set and never changes (I21). The shard stays SEALING until
 	// the other parents of its reshard are sealed too, and is then CLOSED.
-	Sealed        bool `protobuf:"varint,17,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Sealed        bool  `protobuf:"varint,17,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	LastArrivalMs int64 `protobuf:"varint,18,opt,name=last_arrival_ms,json=lastArrivalMs,proto3" json:"last_arrival_ms,omitempty"` // of its last record, once sealed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1204,6 +1205,13 @@ func (x *Shard) GetSealed() bool {
 		return x.Sealed
 	}
 	return false
+}
+
+func (x *Shard) GetLastArrivalMs() int64 {
+	if x != nil {
+		return x.LastArrivalMs
+	}
+	return 0
 }
 
 // Recovery records that an operator accepted the loss of a range of offsets.
@@ -1380,7 +1388,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x122\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1c.shardstream.v1.ReplicaStateR\x05state\"\xcf\x04\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1c.shardstream.v1.ReplicaStateR\x05state\"\xf7\x04\n" +
 	"\x05Shard\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12/\n" +
@@ -1402,7 +1410,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
 	"recoveries\x18\x10 \x03(\v2\x18.shardstream.v1.RecoveryR\n" +
 	"recoveries\x12\x16\n" +
-	"\x06sealed\x18\x11 \x01(\bR\x06sealed\"\xc3\x01\n" +
+	"\x06sealed\x18\x11 \x01(\bR\x06sealed\x12&\n" +
+	"\x0flast_arrival_ms\x18\x12 \x01(\x03R\rlastArrivalMs\"\xc3\x01\n" +
 	"\bRecovery\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1d\n" +

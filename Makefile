@@ -49,7 +49,7 @@ test-cluster: build ## Clusters of real processes, killed and paused under load,
 	$(GO) test -v -count=1 -timeout 9m ./test/cluster
 
 test-chaos: build ## The long form of all that breaks things: 20 rounds a fault, 20,000 schedules, every mutant (two hours).
-	SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 90m ./test/cluster
+	SHARDSTREAM_LONG=1 SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 120m ./test/cluster
 	SHARDSTREAM_LONG=1 $(GO) test -v -count=1 -timeout 180m ./test/sim
 	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -110,7 +111,10 @@ func (c *bubbleCluster) end() {
 	for _, n := range c.nodes {
 		n.process.Wait()
 	}
-	for conn := range c.net.conns {
+	c.net.mu.Lock()
+	left := slices.Collect(maps.Keys(c.net.conns))
+	c.net.mu.Unlock()
+	for _, conn := range left {
 		_ = conn.Close()
 	}
 	time.Sleep(time.Minute) // memberlist's Shutdown doesn't wait for a probe that is under way

@@ -59,6 +59,11 @@ const bubblePatience = 10 * time.Minute
 // inBubbleCluster runs f with a cluster that has been formed by so many nodes.
 func inBubbleCluster(t *testing.T, nodes int, f func(c *bubbleCluster), options ...func(*bubbleCluster)) {
 	dir := t.TempDir()
+	if raceDetector && os.Getenv("SHARDSTREAM_LONG") == "" {
+		// Seen with Go 1.26: a segmentation fault in internal/synctest.Run when
+		// the bubble of a whole cluster ends. `make test` runs these without.
+		t.Skip("the race detector and a large bubble crash the runtime now and then")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		c := &bubbleCluster{t: t, net: newBubbleNet(), gossip: new(memnet.Network), logger: slog.New(slog.DiscardHandler)}
 		if os.Getenv("SHARDSTREAM_BUBBLE_LOG") != "" {

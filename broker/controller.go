@@ -101,8 +101,12 @@ func (c *controller) run(ctx context.Context) {
 		c.tasks.Wait()
 		close(c.done)
 	}()
-	c.cfg.Logger.Info("this node leads the metadata and controls the cluster", "term", c.term, "before", c.former)
-	defer c.cfg.Logger.Info("this node controls the cluster no more", "term", c.term)
+	level := slog.LevelInfo
+	if c.servers == nil {
+		level = slog.LevelDebug // a lone node always leads
+	}
+	c.cfg.Logger.Log(ctx, level, "this node leads the metadata and controls the cluster", "term", c.term, "before", c.former)
+	defer c.cfg.Logger.Log(ctx, level, "this node controls the cluster no more", "term", c.term)
 	timer := time.NewTimer(tickEvery)
 	defer timer.Stop()
 	for c.control.meta.IsLeader() && c.control.meta.Status().Term == c.term {

@@ -228,7 +228,7 @@ func (b *Broker) openStores(ctx context.Context) (raftConfig raftfsm.Config, err
 		opening.Wait()
 		return raftConfig, errors.Join(logErr, metaErr)
 	}
-	if b.recalls, err = loadRecalls(b.cfg.DataDir, b.logger); err != nil {
+	if b.recalls, err = loadRecalls(b.cfg.DataDir); err != nil {
 		return raftConfig, err
 	}
 	if err := b.openRecords(); err != nil {
@@ -523,7 +523,7 @@ func (b *Broker) handOver(ctx context.Context) {
 		case <-ctx.Done():
 			b.logger.Warn("stopping though this node still leads shards, or shards need it: their writes wait until others took over")
 		case err := <-b.failed:
-			b.failed <- err
+			b.fail(err) // for whoever waits for it; a newer one may be there already
 		}
 		break
 	}

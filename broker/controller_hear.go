@@ -181,9 +181,6 @@ func (c *controller) probe(ctx context.Context, p probe) {
 // probeAgain is how long after a connection that broke the next is tried.
 const probeAgain = 10 * time.Millisecond
 
-// call finds out within probeTimeout whether a process listens and answers. A
-// process that is being killed may lose its connections before its listener: so
-// a connection that breaks says nothing, and the next is tried.
 // patience is how long a probe may take: longer where cores are starved, so that
 // a former raft leader which lost its leadership for that is not taken for dead.
 func (c *controller) patience() time.Duration {
@@ -193,6 +190,9 @@ func (c *controller) patience() time.Duration {
 	return min(probeTimeout+lagFactor*c.cfg.Lag(), silenceMax)
 }
 
+// call finds out, as long as patience lasts, whether a process listens and
+// answers. A process that is being killed may lose its connections before its
+// listener: so a connection that breaks says nothing, and the next is tried.
 func (c *controller) call(ctx context.Context, node string) probeOutcome {
 	ctx, cancel := context.WithTimeout(ctx, c.patience())
 	defer cancel()

@@ -234,8 +234,10 @@ func (h *host) look(state *raftfsm.State) {
 	for _, e := range raftfsm.Diff(h.seen, state) {
 		if len(e.Brokers) > 0 {
 			h.env.peers.update(state)
-			// Who may join an in-sync set depends on the brokers, too.
-			h.each(func(s *hosted) { h.pending[s.Key().Shard] = struct{}{} })
+			if !sameStates(h.seen, state) {
+				// Who may join an in-sync set depends on that.
+				h.each(func(s *hosted) { h.pending[s.Key().Shard] = struct{}{} })
+			}
 		}
 		for _, s := range e.Streams {
 			h.noteStream(state, s)
@@ -253,6 +255,13 @@ func (h *host) look(state *raftfsm.State) {
 		}
 	}
 	h.seen = state
+}
+
+// sameStates reports whether all brokers are in the states they were in.
+func sameStates(old, now *raftfsm.State) bool {
+	return old != nil && slices.EqualFunc(old.Brokers(), now.Brokers(), func(a, b *pb.Broker) bool {
+		return a.NodeId == b.NodeId && a.State == b.State
+	})
 }
 
 func (h *host) noteStream(state *raftfsm.State, s *pb.Stream) {
@@ -641,6 +650,9 @@ func (h *host) leading() (n int) {
 // remaining gives about how many bytes followers are behind.
 func (h *host) remaining() (bytes uint64) {
 	h.each(func(s *hosted) {
+		if !s.Behind() {
+			return
+		}
 		for _, f := range replicaStatus(h.records, s).Followers {
 			bytes += f.RemainingBytes
 		}

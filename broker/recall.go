@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -45,15 +44,14 @@ type recalled struct {
 
 // recalls is the memory of all other nodes, on disk.
 type recalls struct {
-	dir    string
-	logger *slog.Logger
+	dir string
 
 	mu    sync.Mutex
 	nodes map[string]recalled
 }
 
-func loadRecalls(dir string, logger *slog.Logger) (*recalls, error) {
-	r := &recalls{dir: dir, logger: logger, nodes: make(map[string]recalled)}
+func loadRecalls(dir string) (*recalls, error) {
+	r := &recalls{dir: dir, nodes: make(map[string]recalled)}
 	path := filepath.Join(dir, recallFile)
 	text, err := os.ReadFile(path)
 	switch {

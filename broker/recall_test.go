@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"log/slog"
 	"testing"
 
 	pb "shardstream/proto/shardstream/v1"
@@ -34,7 +33,7 @@ func TestADiskFromAnEarlierTimeIsFoundOut_I8_I18(t *testing.T) {
 
 func TestRecallsAreKept(t *testing.T) {
 	dir := t.TempDir()
-	r, err := loadRecalls(dir, slog.New(slog.DiscardHandler))
+	r, err := loadRecalls(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +52,7 @@ func TestRecallsAreKept(t *testing.T) {
 	if r.urgent(known(s, []raftfsm.Server{{NodeID: "a", Voter: true}})) || !r.urgent(more) || len(more) != 2 {
 		t.Fatalf("what is urgent is not: %+v", more)
 	}
-	r, err = loadRecalls(dir, slog.New(slog.DiscardHandler))
+	r, err = loadRecalls(dir)
 	if want := (recalled{Incarnation: 1, DiskID: "disk-of-a", Frame: 7, Voter: true}); err != nil || r.of("a") != want || len(r.voters()) != 1 {
 		t.Fatalf("%+v, %v", r.of("a"), err)
 	}

@@ -140,7 +140,8 @@ func (r *Replica) HandleAck(from stream.NodeID, m *pb.Ack) {
 	}
 	durable := stream.Offset(m.DurableEnd)
 	now := r.env.Elapsed()
-	if c.state == cutting {
+	begins := c.state == cutting
+	if begins {
 		if c.sendCut {
 			return
 		}
@@ -156,7 +157,9 @@ func (r *Replica) HandleAck(from stream.NodeID, m *pb.Ack) {
 		c.bytes -= c.flying[i].bytes
 	}
 	c.flying = slices.Delete(c.flying, 0, i)
-	r.env.PushReady(c.node, c.lane, r)
+	if begins || c.next < r.log.End() { // else there is at most a mark to send, which can wait
+		r.env.PushReady(c.node, c.lane, r)
+	}
 	r.advance()
 	r.changeInSync()
 	r.needTick()

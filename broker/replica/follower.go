@@ -37,10 +37,13 @@ func (u *upstream) detach() {
 }
 
 func (r *Replica) refuse(to stream.NodeID, epoch stream.Epoch, session uint64, kind stream.Kind, detail string) {
-	if len(r.up.nacks) >= maxNacks || slices.ContainsFunc(r.up.nacks, func(n nackTo) bool {
+	if slices.ContainsFunc(r.up.nacks, func(n nackTo) bool {
 		return n.node == to && n.nack.Session == session && n.nack.Error == pb.ErrorKind(kind) && n.nack.Epoch == uint32(epoch)
 	}) {
 		return // one answer is enough for all that follows in a stream
+	}
+	if len(r.up.nacks) >= maxNacks {
+		r.up.nacks = slices.Delete(r.up.nacks, 0, 1) // the newest count
 	}
 	r.up.nacks = append(r.up.nacks, nackTo{to, &pb.Nack{
 		StreamId: uint64(r.key.Shard.Stream), Shard: r.key.Shard.Number, Epoch: uint32(epoch), Replica: uint64(r.key.Replica),
@@ -65,10 +68,8 @@ func (r *Replica) HandleHand(from stream.NodeID, m *pb.Hand) {
 		r.refuse(from, epoch, 0, stream.Stale, "a newer epoch is adopted")
 		return
 	}
-	if r.role == following && r.up.node != from {
-		// So that a leader that was replaced stops to answer reads (design: lease).
-		r.refuse(r.up.node, r.epoch, r.up.session, stream.Stale, "another leader was elected")
-	}
+	former, formerEpoch := r.up, r.epoch
+	followed := r.role == following && former.node != from
 	r.stepDown("another replica was elected")
 	r.role = following
 	r.up.detach()
@@ -76,12 +77,14 @@ func (r *Replica) HandleHand(from stream.NodeID, m *pb.Hand) {
 	r.up.session++
 	r.up.replying = true
 	if epoch > r.epoch {
-		if n := len(r.up.nacks); n > 0 {
-			r.up.nacks[n-1].nack.CurrentEpoch = m.Epoch
-		}
 		r.adopt(epoch)
 	} else if !r.adopting {
 		r.answer(from)
+	}
+	if followed {
+		// So that a leader that was replaced stops to answer reads: what this
+		// node tells it from here on confirms nothing any more.
+		r.refuse(former.node, formerEpoch, former.session, stream.Stale, "another leader was elected")
 	}
 }
 
@@ -123,7 +126,7 @@ func (r *Replica) HandleCut(from stream.NodeID, m *pb.Cut) {
 	case to == r.log.End():
 		r.up.reconciled, r.up.owed = true, true
 		r.answer(from)
-	case to < r.hw && !r.view.Recovery:
+	case to < r.hw:
 		// I7: no leader may lack what was committed. Somebody's disk has lied.
 		what := "a leader asks for a cut below the high watermark"
 		r.env.Alarm(r, r.up.leader, what)
@@ -132,7 +135,6 @@ func (r *Replica) HandleCut(from stream.NodeID, m *pb.Cut) {
 		r.up.detach()
 	default:
 		r.up.cutting = true
-		r.hw = min(r.hw, to)
 		r.repeats.cut(to)
 		err = r.log.CutAsync(to, done)
 	}

@@ -67,7 +67,6 @@ func (r *Replica) takeOver() {
 	r.lead = &leadership{epochStart: r.log.End()}
 	r.lead.learn(r, v)
 	r.advance()
-	r.seal()
 	r.needTick()
 }
 
@@ -378,6 +377,8 @@ func (r *Replica) Tick() bool {
 		}
 		if c.state != pushing && now-c.handAt >= repeatAfter || len(c.flying) > 0 && now-c.progressAt >= lostAfter {
 			c.shakeHands(r)
+		} else if c.state == pushing && len(c.flying) == 0 && c.next < end {
+			r.env.PushReady(c.node, c.lane, r) // a read for it has failed
 		}
 		quiet = quiet && c.acked && c.match >= end && slices.Contains(l.inSync, c.replica)
 	}

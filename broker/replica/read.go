@@ -2,14 +2,6 @@ package replica
 
 import "shardstream/stream"
 
-// HighWatermark gives the offset after the last committed record that this
-// replica knows of.
-func (r *Replica) HighWatermark() stream.Offset {
-	r.mu.Lock()
-	defer r.unlock()
-	return r.hw
-}
-
 // serving gives the high watermark if this replica may answer reads. settled
 // asks for more: that it shows at least all that the leaders before have
 // shown, which a leader knows once it has committed what it was elected with.
@@ -41,8 +33,12 @@ func (r *Replica) Start(cutoff int64) (stream.Offset, error) {
 }
 
 // Expire drops what is committed and arrived before the cutoff (Unix ms), if
-// this replica leads. Followers are told the start by their leader.
+// this replica leads. Followers are told the start by their leader. In any role
+// it forgets old requests, which count against the memory of all shards.
 func (r *Replica) Expire(cutoff int64) {
+	r.mu.Lock()
+	r.repeats.expire(r.env.Now())
+	r.unlock()
 	if hw, err := r.serving("replica.Expire", false); err == nil {
 		r.expire(cutoff, hw)
 	}

@@ -82,7 +82,7 @@ func describe(b stream.Batch) seen {
 // only if either of the two is marked as a retry, so that a client which sends
 // one fixed id loses nothing.
 func (t *repeats) find(b stream.Batch) (seen, bool) {
-	if t == nil || len(t.list) == 0 {
+	if len(t.list) == 0 {
 		return seen{}, false
 	}
 	if id := b.RequestID(); id != [16]byte{} {

@@ -142,3 +142,38 @@ func BenchmarkRepeats(b *testing.B) {
 		}
 	}
 }
+
+// TestAnIdleShardForgets: what it remembers counts against the memory of all.
+func TestAnIdleShardForgets_I22(t *testing.T) {
+	env := &stillEnv{}
+	memory := &Memory{Limit: 4 * rememberedSize}
+	idle := New(stream.ReplicaKey{Replica: 1}, "n", 1, emptyLog{}, env, memory)
+	busy := New(stream.ReplicaKey{Replica: 2}, "n", 1, emptyLog{}, env, memory)
+	for i := range 4 {
+		idle.repeats.add(batchOf(byte(i+1), 0, 0, stream.Offset(i), 0, 1), 0)
+	}
+	env.now = repeatWindow.Milliseconds() + 1
+	idle.Expire(0)
+	for i := range 4 {
+		busy.repeats.add(batchOf(byte(i+1), 0, 0, stream.Offset(i), env.now, 1), env.now)
+	}
+	if len(busy.repeats.list) != 4 || memory.Early() != 0 {
+		t.Fatalf("the busy shard remembers %d of 4, %d were forgotten early", len(busy.repeats.list), memory.Early())
+	}
+}
+
+// stillEnv is a node on which nothing happens but time.
+type stillEnv struct {
+	Env
+	now int64
+}
+
+func (e *stillEnv) Now() int64 { return e.now }
+
+// emptyLog is a log without anything.
+type emptyLog struct{ Log }
+
+func (emptyLog) Epoch() stream.Epoch  { return 0 }
+func (emptyLog) End() stream.Offset   { return 0 }
+func (emptyLog) Start() stream.Offset { return 0 }
+func (emptyLog) HW() stream.Offset    { return 0 }

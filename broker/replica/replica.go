@@ -14,6 +14,7 @@
 package replica
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -103,7 +104,6 @@ type View struct {
 	CreatedMs int64    // no record of the shard arrived before
 	Open      bool     // takes records
 	Sealing   bool     // takes none any more, and is to be closed at its end (I21)
-	Recovery  bool     // an operator has accepted a loss for this epoch: it may cut below a high watermark
 }
 
 // Member is a replica of the shard.
@@ -195,7 +195,6 @@ func (r *Replica) SetView(v View) {
 		r.lead.learn(r, v)
 		r.advance()
 		r.changeInSync()
-		r.seal()
 	}
 }
 
@@ -272,6 +271,13 @@ func (r *Replica) Leading() bool {
 	r.mu.Lock()
 	defer r.unlock()
 	return r.role == leading
+}
+
+// Behind reports whether the replica leads and a follower lacks something.
+func (r *Replica) Behind() bool {
+	r.mu.Lock()
+	defer r.unlock()
+	return r.lead != nil && slices.ContainsFunc(r.lead.cursors, func(c *cursor) bool { return c.match < r.log.End() })
 }
 
 // Status is what a replica tells of itself.

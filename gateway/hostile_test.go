@@ -214,3 +214,21 @@ func TestDistinctNamesCostNothing(t *testing.T) {
 		t.Errorf("the heap has grown by %d bytes over %d names", grown, count)
 	}
 }
+
+// TestABodyThatBreaksOffGetsNoAnswer: least of all one that tells an SDK that
+// the request itself was wrong.
+func TestABodyThatBreaksOffGetsNoAnswer(t *testing.T) {
+	e := newEnv(t, func(c *Config, _ *fakeBroker) {
+		c.BodyGrace, c.BodyRate = 50*time.Millisecond, 1<<20
+	})
+	c := e.dial()
+	defer c.Close()
+	head := "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: Kinesis_20131202.PutRecord\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: 100000\r\n\r\n{"
+	if _, err := c.Write([]byte(head)); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := io.ReadAll(c); len(out) > 0 {
+		t.Errorf("answered %q", out)
+	}
+	e.allReleased()
+}

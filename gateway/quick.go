@@ -176,7 +176,10 @@ func (q *quickConn) Read(p []byte) (int, error) {
 		return 0, q.err
 	}
 	if !q.given {
-		if q.err = q.serve(); q.err != nil {
+		if q.serve() != nil {
+			// To net/http the connection has simply ended: it would answer
+			// other errors, with a 400 that no SDK repeats.
+			q.err = io.EOF
 			return 0, q.err
 		}
 		q.given = true

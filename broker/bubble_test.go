@@ -12,7 +12,7 @@ import (
 	pb "shardstream/proto/shardstream/v1"
 )
 
-// Bounds on the time until each shard takes writes again (design section 5).
+// Bounds on the time until each shard takes writes again.
 // The bubble's time stands still while anything computes, so they hold on any
 // machine, or never.
 const (

@@ -18,7 +18,7 @@ import (
 const (
 	proposeTimeout = 10 * time.Second
 	// heartbeat keeps a watcher sure of its broker: silent for 300 ms means
-	// the next broker (design section 4).
+	// the next broker (gateway/watch.go).
 	heartbeat = 100 * time.Millisecond
 )
 

@@ -41,7 +41,7 @@ var (
 	raftTermDesc   = prometheus.NewDesc("shardstream_raft_term", "Raft's term; it rises with each election of a metadata leader.", nil, nil)
 	raftLeadDesc   = prometheus.NewDesc("shardstream_raft_leader", "1 on the node that leads the metadata.", nil, nil)
 	fencedDesc     = prometheus.NewDesc("shardstream_brokers_fenced", "Brokers of the cluster that are taken for dead.", nil, nil)
-	failoversDesc  = prometheus.NewDesc("shardstream_epochs", "Sum of all shards' epochs: it rises by one with each election of a shard's leader.", nil, nil)
+	failoversDesc  = prometheus.NewDesc("shardstream_epochs", "Sum of all shards' epochs: it rises with each election of a shard's leader, and falls when a stream is deleted.", nil, nil)
 	repeatsDesc    = prometheus.NewDesc("shardstream_repeats_total", "Puts that were recognised as repeats of stored ones, and not stored again.", nil, nil)
 	forgottenDesc  = prometheus.NewDesc("shardstream_requests_forgotten_early_total", "Requests that were forgotten before their time for want of memory: their repeats would be stored again.", nil, nil)
 	stalledDesc    = prometheus.NewDesc("shardstream_disk_stalled", "1 while a call to the disk has been under way for more than a second.", nil, nil)

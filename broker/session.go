@@ -18,8 +18,8 @@ import (
 
 const (
 	dialTimeout = time.Second
-	// answerPatience is how long a session goes on without an answer. Longer
-	// than any detection: a raft leader that is merely slow keeps its sessions.
+	// answerPatience is how long a session goes on without an answer. A
+	// raft leader that is merely slow keeps its sessions.
 	answerPatience = 2 * time.Second
 	// suspectAfter refused dials in a row the raft leader is taken for dead.
 	suspectAfter = 2
@@ -63,7 +63,6 @@ type session struct {
 
 	answered atomic.Pointer[time.Time]
 	fenced   atomic.Bool
-	index    atomic.Uint64
 }
 
 func newSession(cfg sessionConfig) *session { return &session{cfg: cfg} }
@@ -80,9 +79,6 @@ func (s *session) LastAnswered() time.Time {
 
 // Fenced tells that the raft leader has taken this node out.
 func (s *session) Fenced() bool { return s.fenced.Load() }
-
-// RaftIndex is the newest committed index that an answer told of.
-func (s *session) RaftIndex() uint64 { return s.index.Load() }
 
 // Lag is the node's own scheduling lag.
 func (s *session) Lag() time.Duration { return time.Duration(s.pulse.reported.Load()) }
@@ -288,7 +284,6 @@ func (s *session) take(answer *pb.BeatAnswer, sent time.Time, at time.Duration) 
 			break
 		}
 	}
-	s.index.Store(max(s.index.Load(), answer.RaftIndex))
 }
 
 // pulse is the rhythm of beats, and measures by how much it is late.

@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"test":                                 {},
 	"test/history":                         {},
 	"test/sim":                             {"broker/recordlog", "broker/replica", "proto/shardstream/v1", "raftfsm", "stream"},
+	"test/plainbody":                       {},
 	"test/e2e":                             {},
 	"test/cluster":                         {},
 	"test/deploy":                          {},

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"shardstream/test/history"
+	"shardstream/test/plainbody"
 )
 
 // client makes a client that never retries: what it sees is what the gateway
@@ -30,9 +31,9 @@ func (c *cluster) client() *kinesis.Client {
 		BaseEndpoint: aws.String(c.endpoint),
 		Credentials:  credentials.NewStaticCredentialsProvider("dev", "dev", ""),
 		Retryer:      aws.NopRetryer{},
-		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		HTTPClient: plainbody.Client(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConnsPerHost = 64
-		}).WithTimeout(patience),
+		}).WithTimeout(patience)),
 	})
 }
 

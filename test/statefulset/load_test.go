@@ -18,6 +18,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"shardstream/test/history"
+	"shardstream/test/plainbody"
 )
 
 const (
@@ -36,7 +37,7 @@ func (c *cluster) kinesis() *kinesis.Client {
 		BaseEndpoint: aws.String("http://" + c.gateway.at.address + ":4567"),
 		Credentials:  credentials.NewStaticCredentialsProvider("dev", "dev", ""),
 		Retryer:      aws.NopRetryer{},
-		HTTPClient:   c.clients.client(patience),
+		HTTPClient:   plainbody.Client(c.clients.client(patience)),
 	})
 }
 

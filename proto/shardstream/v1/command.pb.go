@@ -76,47 +76,74 @@ func (ReshardKind) EnumDescriptor() ([]byte, []int) {
 	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{0}
 }
 
-// Why a Reshard was refused, where the kind of the error does not say it.
+// Why a command of the API was refused, where the kind of the error does not say it.
 type Refusal int32
 
 const (
-	Refusal_REFUSAL_NONE           Refusal = 0
-	Refusal_REFUSAL_SHARD_UNKNOWN  Refusal = 1 // NOT_FOUND; shard
-	Refusal_REFUSAL_SHARD_NOT_OPEN Refusal = 2 // INVALID; shard
-	Refusal_REFUSAL_NOT_ADJACENT   Refusal = 3 // INVALID
-	Refusal_REFUSAL_SPLIT_POINT    Refusal = 4 // INVALID; shard
-	Refusal_REFUSAL_ABOVE_DOUBLE   Refusal = 5 // LIMIT_EXCEEDED; current, limit
-	Refusal_REFUSAL_BELOW_HALF     Refusal = 6 // LIMIT_EXCEEDED; current, limit
-	Refusal_REFUSAL_ABOVE_MAXIMUM  Refusal = 7 // LIMIT_EXCEEDED; current, limit
-	Refusal_REFUSAL_SHARD_QUOTA    Refusal = 8 // LIMIT_EXCEEDED; current and limit of the account, additional
-	Refusal_REFUSAL_ON_DEMAND      Refusal = 9 // INVALID
+	Refusal_REFUSAL_NONE             Refusal = 0
+	Refusal_REFUSAL_SHARD_UNKNOWN    Refusal = 1  // NOT_FOUND; shard
+	Refusal_REFUSAL_SHARD_NOT_OPEN   Refusal = 2  // INVALID; shard
+	Refusal_REFUSAL_NOT_ADJACENT     Refusal = 3  // INVALID
+	Refusal_REFUSAL_SPLIT_POINT      Refusal = 4  // INVALID; shard
+	Refusal_REFUSAL_ABOVE_DOUBLE     Refusal = 5  // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_BELOW_HALF       Refusal = 6  // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_ABOVE_MAXIMUM    Refusal = 7  // LIMIT_EXCEEDED; current, limit
+	Refusal_REFUSAL_SHARD_QUOTA      Refusal = 8  // LIMIT_EXCEEDED; current and limit of the account, additional
+	Refusal_REFUSAL_ON_DEMAND        Refusal = 9  // INVALID
+	Refusal_REFUSAL_DAILY_LIMIT      Refusal = 10 // LIMIT_EXCEEDED; limit: changes within 24 hours
+	Refusal_REFUSAL_CREATING_LIMIT   Refusal = 11 // LIMIT_EXCEEDED; limit: streams or consumers CREATING
+	Refusal_REFUSAL_HAS_CONSUMERS    Refusal = 12 // WRONG_STATE: a stream that is to be deleted
+	Refusal_REFUSAL_CONSUMER_UNKNOWN Refusal = 13 // NOT_FOUND
+	Refusal_REFUSAL_CONSUMER_STATE   Refusal = 14 // WRONG_STATE: the consumer is not ACTIVE
+	Refusal_REFUSAL_CONSUMER_EXISTS  Refusal = 15 // ALREADY_EXISTS
+	Refusal_REFUSAL_CONSUMER_LIMIT   Refusal = 16 // LIMIT_EXCEEDED; limit: of one stream
+	Refusal_REFUSAL_WARM_THROUGHPUT  Refusal = 17 // INVALID: not an on-demand stream, or no commitment
+	Refusal_REFUSAL_ON_DEMAND_LIMIT  Refusal = 18 // LIMIT_EXCEEDED; limit: on-demand streams
 )
 
 // Enum value maps for Refusal.
 var (
 	Refusal_name = map[int32]string{
-		0: "REFUSAL_NONE",
-		1: "REFUSAL_SHARD_UNKNOWN",
-		2: "REFUSAL_SHARD_NOT_OPEN",
-		3: "REFUSAL_NOT_ADJACENT",
-		4: "REFUSAL_SPLIT_POINT",
-		5: "REFUSAL_ABOVE_DOUBLE",
-		6: "REFUSAL_BELOW_HALF",
-		7: "REFUSAL_ABOVE_MAXIMUM",
-		8: "REFUSAL_SHARD_QUOTA",
-		9: "REFUSAL_ON_DEMAND",
+		0:  "REFUSAL_NONE",
+		1:  "REFUSAL_SHARD_UNKNOWN",
+		2:  "REFUSAL_SHARD_NOT_OPEN",
+		3:  "REFUSAL_NOT_ADJACENT",
+		4:  "REFUSAL_SPLIT_POINT",
+		5:  "REFUSAL_ABOVE_DOUBLE",
+		6:  "REFUSAL_BELOW_HALF",
+		7:  "REFUSAL_ABOVE_MAXIMUM",
+		8:  "REFUSAL_SHARD_QUOTA",
+		9:  "REFUSAL_ON_DEMAND",
+		10: "REFUSAL_DAILY_LIMIT",
+		11: "REFUSAL_CREATING_LIMIT",
+		12: "REFUSAL_HAS_CONSUMERS",
+		13: "REFUSAL_CONSUMER_UNKNOWN",
+		14: "REFUSAL_CONSUMER_STATE",
+		15: "REFUSAL_CONSUMER_EXISTS",
+		16: "REFUSAL_CONSUMER_LIMIT",
+		17: "REFUSAL_WARM_THROUGHPUT",
+		18: "REFUSAL_ON_DEMAND_LIMIT",
 	}
 	Refusal_value = map[string]int32{
-		"REFUSAL_NONE":           0,
-		"REFUSAL_SHARD_UNKNOWN":  1,
-		"REFUSAL_SHARD_NOT_OPEN": 2,
-		"REFUSAL_NOT_ADJACENT":   3,
-		"REFUSAL_SPLIT_POINT":    4,
-		"REFUSAL_ABOVE_DOUBLE":   5,
-		"REFUSAL_BELOW_HALF":     6,
-		"REFUSAL_ABOVE_MAXIMUM":  7,
-		"REFUSAL_SHARD_QUOTA":    8,
-		"REFUSAL_ON_DEMAND":      9,
+		"REFUSAL_NONE":             0,
+		"REFUSAL_SHARD_UNKNOWN":    1,
+		"REFUSAL_SHARD_NOT_OPEN":   2,
+		"REFUSAL_NOT_ADJACENT":     3,
+		"REFUSAL_SPLIT_POINT":      4,
+		"REFUSAL_ABOVE_DOUBLE":     5,
+		"REFUSAL_BELOW_HALF":       6,
+		"REFUSAL_ABOVE_MAXIMUM":    7,
+		"REFUSAL_SHARD_QUOTA":      8,
+		"REFUSAL_ON_DEMAND":        9,
+		"REFUSAL_DAILY_LIMIT":      10,
+		"REFUSAL_CREATING_LIMIT":   11,
+		"REFUSAL_HAS_CONSUMERS":    12,
+		"REFUSAL_CONSUMER_UNKNOWN": 13,
+		"REFUSAL_CONSUMER_STATE":   14,
+		"REFUSAL_CONSUMER_EXISTS":  15,
+		"REFUSAL_CONSUMER_LIMIT":   16,
+		"REFUSAL_WARM_THROUGHPUT":  17,
+		"REFUSAL_ON_DEMAND_LIMIT":  18,
 	}
 )
 
@@ -184,6 +211,13 @@ type Command struct {
 	//	*Command_RemoveBroker
 	//	*Command_Rebalance
 	//	*Command_RecoverShard
+	//	*Command_RegisterConsumer
+	//	*Command_DeregisterConsumer
+	//	*Command_AdvanceConsumers
+	//	*Command_SetPolicy
+	//	*Command_UpdateStream
+	//	*Command_EndUpdate
+	//	*Command_SetCommitment
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -503,6 +537,69 @@ func (x *Command) GetRecoverShard() *RecoverShard {
 	return nil
 }
 
+func (x *Command) GetRegisterConsumer() *RegisterConsumer {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RegisterConsumer); ok {
+			return x.RegisterConsumer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeregisterConsumer() *DeregisterConsumer {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DeregisterConsumer); ok {
+			return x.DeregisterConsumer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAdvanceConsumers() *AdvanceConsumers {
+	if x != nil {
+		if x, ok := x.Op.(*Command_AdvanceConsumers); ok {
+			return x.AdvanceConsumers
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPolicy() *SetPolicy {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SetPolicy); ok {
+			return x.SetPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateStream() *UpdateStream {
+	if x != nil {
+		if x, ok := x.Op.(*Command_UpdateStream); ok {
+			return x.UpdateStream
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEndUpdate() *EndUpdate {
+	if x != nil {
+		if x, ok := x.Op.(*Command_EndUpdate); ok {
+			return x.EndUpdate
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetCommitment() *SetCommitment {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SetCommitment); ok {
+			return x.SetCommitment
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -627,6 +724,34 @@ type Command_RecoverShard struct {
 	RecoverShard *RecoverShard `protobuf:"bytes,39,opt,name=recover_shard,json=recoverShard,proto3,oneof"`
 }
 
+type Command_RegisterConsumer struct {
+	RegisterConsumer *RegisterConsumer `protobuf:"bytes,40,opt,name=register_consumer,json=registerConsumer,proto3,oneof"`
+}
+
+type Command_DeregisterConsumer struct {
+	DeregisterConsumer *DeregisterConsumer `protobuf:"bytes,41,opt,name=deregister_consumer,json=deregisterConsumer,proto3,oneof"`
+}
+
+type Command_AdvanceConsumers struct {
+	AdvanceConsumers *AdvanceConsumers `protobuf:"bytes,42,opt,name=advance_consumers,json=advanceConsumers,proto3,oneof"`
+}
+
+type Command_SetPolicy struct {
+	SetPolicy *SetPolicy `protobuf:"bytes,43,opt,name=set_policy,json=setPolicy,proto3,oneof"`
+}
+
+type Command_UpdateStream struct {
+	UpdateStream *UpdateStream `protobuf:"bytes,44,opt,name=update_stream,json=updateStream,proto3,oneof"`
+}
+
+type Command_EndUpdate struct {
+	EndUpdate *EndUpdate `protobuf:"bytes,45,opt,name=end_update,json=endUpdate,proto3,oneof"`
+}
+
+type Command_SetCommitment struct {
+	SetCommitment *SetCommitment `protobuf:"bytes,46,opt,name=set_commitment,json=setCommitment,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -686,6 +811,20 @@ func (*Command_RemoveBroker) isCommand_Op() {}
 func (*Command_Rebalance) isCommand_Op() {}
 
 func (*Command_RecoverShard) isCommand_Op() {}
+
+func (*Command_RegisterConsumer) isCommand_Op() {}
+
+func (*Command_DeregisterConsumer) isCommand_Op() {}
+
+func (*Command_AdvanceConsumers) isCommand_Op() {}
+
+func (*Command_SetPolicy) isCommand_Op() {}
+
+func (*Command_UpdateStream) isCommand_Op() {}
+
+func (*Command_EndUpdate) isCommand_Op() {}
+
+func (*Command_SetCommitment) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -836,6 +975,8 @@ type CreateStream struct {
 	// Placement, chosen by the raft leader: for shard i the nodes of its
 	// replicas, the preferred leader first.
 	Placement     []*ReplicaNodes `protobuf:"bytes,8,rep,name=placement,proto3" json:"placement,omitempty"`
+	WarmMibps     uint32          `protobuf:"varint,9,opt,name=warm_mibps,json=warmMibps,proto3" json:"warm_mibps,omitempty"`
+	CreatingLimit uint32          `protobuf:"varint,10,opt,name=creating_limit,json=creatingLimit,proto3" json:"creating_limit,omitempty"` // streams CREATING at once; 0: any number
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -924,6 +1065,20 @@ func (x *CreateStream) GetPlacement() []*ReplicaNodes {
 		return x.Placement
 	}
 	return nil
+}
+
+func (x *CreateStream) GetWarmMibps() uint32 {
+	if x != nil {
+		return x.WarmMibps
+	}
+	return 0
+}
+
+func (x *CreateStream) GetCreatingLimit() uint32 {
+	if x != nil {
+		return x.CreatingLimit
+	}
+	return 0
 }
 
 type ReplicaNodes struct {
@@ -1141,6 +1296,7 @@ type DeleteStream struct {
 	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	StreamId          uint64                 `protobuf:"varint,2,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"` // set instead of name by those who know it
 	TransitionAfterMs int64                  `protobuf:"varint,3,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
+	WithConsumers     bool                   `protobuf:"varint,4,opt,name=with_consumers,json=withConsumers,proto3" json:"with_consumers,omitempty"` // else a stream with consumers stays
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1196,6 +1352,13 @@ func (x *DeleteStream) GetTransitionAfterMs() int64 {
 	return 0
 }
 
+func (x *DeleteStream) GetWithConsumers() bool {
+	if x != nil {
+		return x.WithConsumers
+	}
+	return false
+}
+
 // RemoveStream ends DELETING: the stream is gone and its name is free.
 type RemoveStream struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1242,12 +1405,13 @@ func (x *RemoveStream) GetStreamId() uint64 {
 }
 
 type SetRetention struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
-	Hours         uint32                 `protobuf:"varint,2,opt,name=hours,proto3" json:"hours,omitempty"`
-	Increase      bool                   `protobuf:"varint,3,opt,name=increase,proto3" json:"increase,omitempty"` // the direction asked for
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	StreamId          uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Hours             uint32                 `protobuf:"varint,2,opt,name=hours,proto3" json:"hours,omitempty"`
+	Increase          bool                   `protobuf:"varint,3,opt,name=increase,proto3" json:"increase,omitempty"`                                              // the direction asked for
+	TransitionAfterMs int64                  `protobuf:"varint,4,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"` // UPDATING until then
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SetRetention) Reset() {
@@ -1301,11 +1465,19 @@ func (x *SetRetention) GetIncrease() bool {
 	return false
 }
 
+func (x *SetRetention) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
 type AddTags struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
 	Tags          map[string]string      `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // tags a stream may have in all
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`      // tags that the stream or consumer may have in all
+	Consumer      *ConsumerRef           `protobuf:"bytes,4,opt,name=consumer,proto3" json:"consumer,omitempty"` // the consumer's tags, else the stream's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1361,10 +1533,18 @@ func (x *AddTags) GetLimit() uint32 {
 	return 0
 }
 
+func (x *AddTags) GetConsumer() *ConsumerRef {
+	if x != nil {
+		return x.Consumer
+	}
+	return nil
+}
+
 type RemoveTags struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
 	Keys          []string               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	Consumer      *ConsumerRef           `protobuf:"bytes,3,opt,name=consumer,proto3" json:"consumer,omitempty"` // the consumer's tags, else the stream's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1593,831 @@ func (x *RemoveTags) GetKeys() []string {
 	return nil
 }
 
+func (x *RemoveTags) GetConsumer() *ConsumerRef {
+	if x != nil {
+		return x.Consumer
+	}
+	return nil
+}
+
+// ConsumerRef names a consumer of a stream as its ARN does.
+type ConsumerRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	CreatedS      int64                  `protobuf:"varint,2,opt,name=created_s,json=createdS,proto3" json:"created_s,omitempty"` // Unix seconds; 0: whichever has the name now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsumerRef) Reset() {
+	*x = ConsumerRef{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsumerRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsumerRef) ProtoMessage() {}
+
+func (x *ConsumerRef) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsumerRef.ProtoReflect.Descriptor instead.
+func (*ConsumerRef) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ConsumerRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConsumerRef) GetCreatedS() int64 {
+	if x != nil {
+		return x.CreatedS
+	}
+	return 0
+}
+
+type RegisterConsumer struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	StreamId          uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Name              string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Tags              map[string]string      `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	TransitionAfterMs int64                  `protobuf:"varint,4,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"` // CREATING until then
+	Limit             uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`                                                    // consumers of the stream in all; 0: any number
+	CreatingLimit     uint32                 `protobuf:"varint,6,opt,name=creating_limit,json=creatingLimit,proto3" json:"creating_limit,omitempty"`               // of them CREATING; 0: any number
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RegisterConsumer) Reset() {
+	*x = RegisterConsumer{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterConsumer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterConsumer) ProtoMessage() {}
+
+func (x *RegisterConsumer) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterConsumer.ProtoReflect.Descriptor instead.
+func (*RegisterConsumer) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RegisterConsumer) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *RegisterConsumer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RegisterConsumer) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *RegisterConsumer) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
+func (x *RegisterConsumer) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RegisterConsumer) GetCreatingLimit() uint32 {
+	if x != nil {
+		return x.CreatingLimit
+	}
+	return 0
+}
+
+type DeregisterConsumer struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	StreamId          uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Consumer          *ConsumerRef           `protobuf:"bytes,2,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	TransitionAfterMs int64                  `protobuf:"varint,3,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"` // DELETING until then
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *DeregisterConsumer) Reset() {
+	*x = DeregisterConsumer{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterConsumer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterConsumer) ProtoMessage() {}
+
+func (x *DeregisterConsumer) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterConsumer.ProtoReflect.Descriptor instead.
+func (*DeregisterConsumer) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeregisterConsumer) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *DeregisterConsumer) GetConsumer() *ConsumerRef {
+	if x != nil {
+		return x.Consumer
+	}
+	return nil
+}
+
+func (x *DeregisterConsumer) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
+// AdvanceConsumers ends the CREATING and DELETING of a stream's consumers whose
+// time has come.
+type AdvanceConsumers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceConsumers) Reset() {
+	*x = AdvanceConsumers{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceConsumers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceConsumers) ProtoMessage() {}
+
+func (x *AdvanceConsumers) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceConsumers.ProtoReflect.Descriptor instead.
+func (*AdvanceConsumers) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AdvanceConsumers) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+// SetPolicy sets or, with an empty policy, removes a resource policy.
+type SetPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Consumer      *ConsumerRef           `protobuf:"bytes,2,opt,name=consumer,proto3" json:"consumer,omitempty"` // the consumer's, else the stream's
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`     // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicy) Reset() {
+	*x = SetPolicy{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicy) ProtoMessage() {}
+
+func (x *SetPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicy.ProtoReflect.Descriptor instead.
+func (*SetPolicy) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetPolicy) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *SetPolicy) GetConsumer() *ConsumerRef {
+	if x != nil {
+		return x.Consumer
+	}
+	return nil
+}
+
+func (x *SetPolicy) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+// UpdateStream changes an ACTIVE stream, which is UPDATING until EndUpdate. What
+// is so already changes nothing. The limits are those of changes within 24 hours.
+type UpdateStream struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	StreamId          uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	TransitionAfterMs int64                  `protobuf:"varint,2,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*UpdateStream_SetMode
+	//	*UpdateStream_MaxRecordKib
+	//	*UpdateStream_SetWarm
+	//	*UpdateStream_ShardMetrics
+	//	*UpdateStream_StartEncryption
+	//	*UpdateStream_StopEncryption
+	Change        isUpdateStream_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateStream) Reset() {
+	*x = UpdateStream{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateStream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateStream) ProtoMessage() {}
+
+func (x *UpdateStream) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateStream.ProtoReflect.Descriptor instead.
+func (*UpdateStream) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdateStream) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *UpdateStream) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
+func (x *UpdateStream) GetChange() isUpdateStream_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetSetMode() *SetMode {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_SetMode); ok {
+			return x.SetMode
+		}
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetMaxRecordKib() uint32 {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_MaxRecordKib); ok {
+			return x.MaxRecordKib
+		}
+	}
+	return 0
+}
+
+func (x *UpdateStream) GetSetWarm() *SetWarm {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_SetWarm); ok {
+			return x.SetWarm
+		}
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetShardMetrics() *ShardMetrics {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_ShardMetrics); ok {
+			return x.ShardMetrics
+		}
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetStartEncryption() *StartEncryption {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_StartEncryption); ok {
+			return x.StartEncryption
+		}
+	}
+	return nil
+}
+
+func (x *UpdateStream) GetStopEncryption() *StopEncryption {
+	if x != nil {
+		if x, ok := x.Change.(*UpdateStream_StopEncryption); ok {
+			return x.StopEncryption
+		}
+	}
+	return nil
+}
+
+type isUpdateStream_Change interface {
+	isUpdateStream_Change()
+}
+
+type UpdateStream_SetMode struct {
+	SetMode *SetMode `protobuf:"bytes,3,opt,name=set_mode,json=setMode,proto3,oneof"`
+}
+
+type UpdateStream_MaxRecordKib struct {
+	MaxRecordKib uint32 `protobuf:"varint,4,opt,name=max_record_kib,json=maxRecordKib,proto3,oneof"`
+}
+
+type UpdateStream_SetWarm struct {
+	SetWarm *SetWarm `protobuf:"bytes,5,opt,name=set_warm,json=setWarm,proto3,oneof"`
+}
+
+type UpdateStream_ShardMetrics struct {
+	ShardMetrics *ShardMetrics `protobuf:"bytes,6,opt,name=shard_metrics,json=shardMetrics,proto3,oneof"`
+}
+
+type UpdateStream_StartEncryption struct {
+	StartEncryption *StartEncryption `protobuf:"bytes,7,opt,name=start_encryption,json=startEncryption,proto3,oneof"`
+}
+
+type UpdateStream_StopEncryption struct {
+	StopEncryption *StopEncryption `protobuf:"bytes,8,opt,name=stop_encryption,json=stopEncryption,proto3,oneof"`
+}
+
+func (*UpdateStream_SetMode) isUpdateStream_Change() {}
+
+func (*UpdateStream_MaxRecordKib) isUpdateStream_Change() {}
+
+func (*UpdateStream_SetWarm) isUpdateStream_Change() {}
+
+func (*UpdateStream_ShardMetrics) isUpdateStream_Change() {}
+
+func (*UpdateStream_StartEncryption) isUpdateStream_Change() {}
+
+func (*UpdateStream_StopEncryption) isUpdateStream_Change() {}
+
+type SetMode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          StreamMode             `protobuf:"varint,1,opt,name=mode,proto3,enum=shardstream.v1.StreamMode" json:"mode,omitempty"`
+	DailyLimit    uint32                 `protobuf:"varint,2,opt,name=daily_limit,json=dailyLimit,proto3" json:"daily_limit,omitempty"` // 0: any number
+	WarmMibps     uint32                 `protobuf:"varint,3,opt,name=warm_mibps,json=warmMibps,proto3" json:"warm_mibps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMode) Reset() {
+	*x = SetMode{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMode) ProtoMessage() {}
+
+func (x *SetMode) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMode.ProtoReflect.Descriptor instead.
+func (*SetMode) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetMode) GetMode() StreamMode {
+	if x != nil {
+		return x.Mode
+	}
+	return StreamMode_STREAM_MODE_UNKNOWN
+}
+
+func (x *SetMode) GetDailyLimit() uint32 {
+	if x != nil {
+		return x.DailyLimit
+	}
+	return 0
+}
+
+func (x *SetMode) GetWarmMibps() uint32 {
+	if x != nil {
+		return x.WarmMibps
+	}
+	return 0
+}
+
+type SetWarm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mibps         uint32                 `protobuf:"varint,1,opt,name=mibps,proto3" json:"mibps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWarm) Reset() {
+	*x = SetWarm{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWarm) ProtoMessage() {}
+
+func (x *SetWarm) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWarm.ProtoReflect.Descriptor instead.
+func (*SetWarm) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetWarm) GetMibps() uint32 {
+	if x != nil {
+		return x.Mibps
+	}
+	return 0
+}
+
+type ShardMetrics struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metrics       []ShardMetric          `protobuf:"varint,1,rep,packed,name=metrics,proto3,enum=shardstream.v1.ShardMetric" json:"metrics,omitempty"` // all that there are afterwards
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardMetrics) Reset() {
+	*x = ShardMetrics{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardMetrics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardMetrics) ProtoMessage() {}
+
+func (x *ShardMetrics) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardMetrics.ProtoReflect.Descriptor instead.
+func (*ShardMetrics) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ShardMetrics) GetMetrics() []ShardMetric {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+type StartEncryption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Wrapped       []byte                 `protobuf:"bytes,2,opt,name=wrapped,proto3" json:"wrapped,omitempty"`                          // a new data key
+	DailyLimit    uint32                 `protobuf:"varint,3,opt,name=daily_limit,json=dailyLimit,proto3" json:"daily_limit,omitempty"` // 0: any number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartEncryption) Reset() {
+	*x = StartEncryption{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartEncryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartEncryption) ProtoMessage() {}
+
+func (x *StartEncryption) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartEncryption.ProtoReflect.Descriptor instead.
+func (*StartEncryption) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *StartEncryption) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *StartEncryption) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+func (x *StartEncryption) GetDailyLimit() uint32 {
+	if x != nil {
+		return x.DailyLimit
+	}
+	return 0
+}
+
+type StopEncryption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DailyLimit    uint32                 `protobuf:"varint,1,opt,name=daily_limit,json=dailyLimit,proto3" json:"daily_limit,omitempty"` // 0: any number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopEncryption) Reset() {
+	*x = StopEncryption{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopEncryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopEncryption) ProtoMessage() {}
+
+func (x *StopEncryption) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopEncryption.ProtoReflect.Descriptor instead.
+func (*StopEncryption) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *StopEncryption) GetDailyLimit() uint32 {
+	if x != nil {
+		return x.DailyLimit
+	}
+	return 0
+}
+
+// EndUpdate makes a stream ACTIVE again after an UpdateStream or SetRetention.
+type EndUpdate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndUpdate) Reset() {
+	*x = EndUpdate{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndUpdate) ProtoMessage() {}
+
+func (x *EndUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndUpdate.ProtoReflect.Descriptor instead.
+func (*EndUpdate) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *EndUpdate) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+// SetCommitment makes the account's commitment, or asks for its end.
+type SetCommitment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	MinimumMs     int64                  `protobuf:"varint,2,opt,name=minimum_ms,json=minimumMs,proto3" json:"minimum_ms,omitempty"` // how long it lasts at least
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCommitment) Reset() {
+	*x = SetCommitment{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCommitment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCommitment) ProtoMessage() {}
+
+func (x *SetCommitment) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCommitment.ProtoReflect.Descriptor instead.
+func (*SetCommitment) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetCommitment) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *SetCommitment) GetMinimumMs() int64 {
+	if x != nil {
+		return x.MinimumMs
+	}
+	return 0
+}
+
 // MarkSuspect reports replicas with damaged data. A shard led by one of them
 // and without another in-sync member goes offline.
 type MarkSuspect struct {
@@ -1426,7 +2431,7 @@ type MarkSuspect struct {
 
 func (x *MarkSuspect) Reset() {
 	*x = MarkSuspect{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[13]
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +2443,7 @@ func (x *MarkSuspect) String() string {
 func (*MarkSuspect) ProtoMessage() {}
 
 func (x *MarkSuspect) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[13]
+	mi := &file_shardstream_v1_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +2456,7 @@ func (x *MarkSuspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkSuspect.ProtoReflect.Descriptor instead.
 func (*MarkSuspect) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MarkSuspect) GetNodeId() string {
@@ -1487,7 +2492,7 @@ type AcceptLoss struct {
 
 func (x *AcceptLoss) Reset() {
 	*x = AcceptLoss{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[14]
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +2504,7 @@ func (x *AcceptLoss) String() string {
 func (*AcceptLoss) ProtoMessage() {}
 
 func (x *AcceptLoss) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[14]
+	mi := &file_shardstream_v1_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +2517,7 @@ func (x *AcceptLoss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLoss.ProtoReflect.Descriptor instead.
 func (*AcceptLoss) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AcceptLoss) GetBy() string {
@@ -1541,7 +2546,7 @@ type LostRange struct {
 
 func (x *LostRange) Reset() {
 	*x = LostRange{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[15]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +2558,7 @@ func (x *LostRange) String() string {
 func (*LostRange) ProtoMessage() {}
 
 func (x *LostRange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[15]
+	mi := &file_shardstream_v1_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +2571,7 @@ func (x *LostRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostRange.ProtoReflect.Descriptor instead.
 func (*LostRange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LostRange) GetReplica() *ReplicaRef {
@@ -1611,7 +2616,7 @@ type FenceBroker struct {
 
 func (x *FenceBroker) Reset() {
 	*x = FenceBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +2628,7 @@ func (x *FenceBroker) String() string {
 func (*FenceBroker) ProtoMessage() {}
 
 func (x *FenceBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[16]
+	mi := &file_shardstream_v1_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +2641,7 @@ func (x *FenceBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceBroker.ProtoReflect.Descriptor instead.
 func (*FenceBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FenceBroker) GetNodeId() string {
@@ -1671,7 +2676,7 @@ type UnfenceBroker struct {
 
 func (x *UnfenceBroker) Reset() {
 	*x = UnfenceBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +2688,7 @@ func (x *UnfenceBroker) String() string {
 func (*UnfenceBroker) ProtoMessage() {}
 
 func (x *UnfenceBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[17]
+	mi := &file_shardstream_v1_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +2701,7 @@ func (x *UnfenceBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfenceBroker.ProtoReflect.Descriptor instead.
 func (*UnfenceBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UnfenceBroker) GetNodeId() string {
@@ -1728,7 +2733,7 @@ type AlterInSync struct {
 
 func (x *AlterInSync) Reset() {
 	*x = AlterInSync{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +2745,7 @@ func (x *AlterInSync) String() string {
 func (*AlterInSync) ProtoMessage() {}
 
 func (x *AlterInSync) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[18]
+	mi := &file_shardstream_v1_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +2758,7 @@ func (x *AlterInSync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterInSync.ProtoReflect.Descriptor instead.
 func (*AlterInSync) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AlterInSync) GetNodeId() string {
@@ -1792,7 +2797,7 @@ type InSyncChange struct {
 
 func (x *InSyncChange) Reset() {
 	*x = InSyncChange{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2809,7 @@ func (x *InSyncChange) String() string {
 func (*InSyncChange) ProtoMessage() {}
 
 func (x *InSyncChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[19]
+	mi := &file_shardstream_v1_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2822,7 @@ func (x *InSyncChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InSyncChange.ProtoReflect.Descriptor instead.
 func (*InSyncChange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{19}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *InSyncChange) GetStreamId() uint64 {
@@ -1878,7 +2883,7 @@ type MoveLeaders struct {
 
 func (x *MoveLeaders) Reset() {
 	*x = MoveLeaders{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2895,7 @@ func (x *MoveLeaders) String() string {
 func (*MoveLeaders) ProtoMessage() {}
 
 func (x *MoveLeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[20]
+	mi := &file_shardstream_v1_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2908,7 @@ func (x *MoveLeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveLeaders.ProtoReflect.Descriptor instead.
 func (*MoveLeaders) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{20}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MoveLeaders) GetMoves() []*ReplicaChange {
@@ -1926,7 +2931,7 @@ type ReplicaChange struct {
 
 func (x *ReplicaChange) Reset() {
 	*x = ReplicaChange{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	mi := &file_shardstream_v1_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2943,7 @@ func (x *ReplicaChange) String() string {
 func (*ReplicaChange) ProtoMessage() {}
 
 func (x *ReplicaChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[21]
+	mi := &file_shardstream_v1_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2956,7 @@ func (x *ReplicaChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaChange.ProtoReflect.Descriptor instead.
 func (*ReplicaChange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{21}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReplicaChange) GetStreamId() uint64 {
@@ -1991,7 +2996,7 @@ type AddReplicas struct {
 
 func (x *AddReplicas) Reset() {
 	*x = AddReplicas{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	mi := &file_shardstream_v1_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +3008,7 @@ func (x *AddReplicas) String() string {
 func (*AddReplicas) ProtoMessage() {}
 
 func (x *AddReplicas) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[22]
+	mi := &file_shardstream_v1_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +3021,7 @@ func (x *AddReplicas) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddReplicas.ProtoReflect.Descriptor instead.
 func (*AddReplicas) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{22}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AddReplicas) GetPlaces() []*ReplicaPlace {
@@ -2038,7 +3043,7 @@ type ReplicaPlace struct {
 
 func (x *ReplicaPlace) Reset() {
 	*x = ReplicaPlace{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	mi := &file_shardstream_v1_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +3055,7 @@ func (x *ReplicaPlace) String() string {
 func (*ReplicaPlace) ProtoMessage() {}
 
 func (x *ReplicaPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[23]
+	mi := &file_shardstream_v1_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +3068,7 @@ func (x *ReplicaPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaPlace.ProtoReflect.Descriptor instead.
 func (*ReplicaPlace) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{23}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReplicaPlace) GetStreamId() uint64 {
@@ -2103,7 +3108,7 @@ type DropReplicas struct {
 
 func (x *DropReplicas) Reset() {
 	*x = DropReplicas{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	mi := &file_shardstream_v1_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +3120,7 @@ func (x *DropReplicas) String() string {
 func (*DropReplicas) ProtoMessage() {}
 
 func (x *DropReplicas) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[24]
+	mi := &file_shardstream_v1_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +3133,7 @@ func (x *DropReplicas) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReplicas.ProtoReflect.Descriptor instead.
 func (*DropReplicas) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{24}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DropReplicas) GetReplicas() []*ReplicaChange {
@@ -2150,7 +3155,7 @@ type StopBroker struct {
 
 func (x *StopBroker) Reset() {
 	*x = StopBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +3167,7 @@ func (x *StopBroker) String() string {
 func (*StopBroker) ProtoMessage() {}
 
 func (x *StopBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[25]
+	mi := &file_shardstream_v1_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +3180,7 @@ func (x *StopBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopBroker.ProtoReflect.Descriptor instead.
 func (*StopBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{25}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopBroker) GetNodeId() string {
@@ -2202,7 +3207,7 @@ type NoteFrames struct {
 
 func (x *NoteFrames) Reset() {
 	*x = NoteFrames{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +3219,7 @@ func (x *NoteFrames) String() string {
 func (*NoteFrames) ProtoMessage() {}
 
 func (x *NoteFrames) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[26]
+	mi := &file_shardstream_v1_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +3232,7 @@ func (x *NoteFrames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoteFrames.ProtoReflect.Descriptor instead.
 func (*NoteFrames) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{26}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *NoteFrames) GetNotes() []*FrameNote {
@@ -2248,7 +3253,7 @@ type FrameNote struct {
 
 func (x *FrameNote) Reset() {
 	*x = FrameNote{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +3265,7 @@ func (x *FrameNote) String() string {
 func (*FrameNote) ProtoMessage() {}
 
 func (x *FrameNote) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[27]
+	mi := &file_shardstream_v1_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +3278,7 @@ func (x *FrameNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FrameNote.ProtoReflect.Descriptor instead.
 func (*FrameNote) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{27}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FrameNote) GetNodeId() string {
@@ -2306,7 +3311,7 @@ type SetFactors struct {
 
 func (x *SetFactors) Reset() {
 	*x = SetFactors{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[28]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +3323,7 @@ func (x *SetFactors) String() string {
 func (*SetFactors) ProtoMessage() {}
 
 func (x *SetFactors) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[28]
+	mi := &file_shardstream_v1_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +3336,7 @@ func (x *SetFactors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFactors.ProtoReflect.Descriptor instead.
 func (*SetFactors) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{28}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetFactors) GetChanges() []*FactorChange {
@@ -2354,7 +3359,7 @@ type FactorChange struct {
 
 func (x *FactorChange) Reset() {
 	*x = FactorChange{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[29]
+	mi := &file_shardstream_v1_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +3371,7 @@ func (x *FactorChange) String() string {
 func (*FactorChange) ProtoMessage() {}
 
 func (x *FactorChange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[29]
+	mi := &file_shardstream_v1_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +3384,7 @@ func (x *FactorChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorChange.ProtoReflect.Descriptor instead.
 func (*FactorChange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{29}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FactorChange) GetStreamId() uint64 {
@@ -2435,14 +3440,18 @@ type Reshard struct {
 	TransitionAfterMs int64 `protobuf:"varint,8,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
 	// Chosen by the raft leader: one for each child that will take records, in
 	// the order of their numbers.
-	Placement     []*ReplicaNodes `protobuf:"bytes,9,rep,name=placement,proto3" json:"placement,omitempty"`
+	Placement  []*ReplicaNodes `protobuf:"bytes,9,rep,name=placement,proto3" json:"placement,omitempty"`
+	DailyLimit uint32          `protobuf:"varint,10,opt,name=daily_limit,json=dailyLimit,proto3" json:"daily_limit,omitempty"` // COUNT: changes within 24 hours; 0: any number
+	// The controller scales an on-demand stream. Without this, only streams of
+	// provisioned mode are resharded; with it, only on-demand ones.
+	OnDemand      bool `protobuf:"varint,11,opt,name=on_demand,json=onDemand,proto3" json:"on_demand,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reshard) Reset() {
 	*x = Reshard{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +3463,7 @@ func (x *Reshard) String() string {
 func (*Reshard) ProtoMessage() {}
 
 func (x *Reshard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[30]
+	mi := &file_shardstream_v1_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +3476,7 @@ func (x *Reshard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reshard.ProtoReflect.Descriptor instead.
 func (*Reshard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{30}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Reshard) GetStreamId() uint64 {
@@ -2533,6 +3542,20 @@ func (x *Reshard) GetPlacement() []*ReplicaNodes {
 	return nil
 }
 
+func (x *Reshard) GetDailyLimit() uint32 {
+	if x != nil {
+		return x.DailyLimit
+	}
+	return 0
+}
+
+func (x *Reshard) GetOnDemand() bool {
+	if x != nil {
+		return x.OnDemand
+	}
+	return false
+}
+
 // SealParents makes the parents of a reshard SEALING, once every child has a
 // leader.
 type SealParents struct {
@@ -2544,7 +3567,7 @@ type SealParents struct {
 
 func (x *SealParents) Reset() {
 	*x = SealParents{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +3579,7 @@ func (x *SealParents) String() string {
 func (*SealParents) ProtoMessage() {}
 
 func (x *SealParents) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[31]
+	mi := &file_shardstream_v1_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +3592,7 @@ func (x *SealParents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealParents.ProtoReflect.Descriptor instead.
 func (*SealParents) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{31}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SealParents) GetStreamId() uint64 {
@@ -2595,7 +3618,7 @@ type SealShards struct {
 
 func (x *SealShards) Reset() {
 	*x = SealShards{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	mi := &file_shardstream_v1_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +3630,7 @@ func (x *SealShards) String() string {
 func (*SealShards) ProtoMessage() {}
 
 func (x *SealShards) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[32]
+	mi := &file_shardstream_v1_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +3643,7 @@ func (x *SealShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealShards.ProtoReflect.Descriptor instead.
 func (*SealShards) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{32}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SealShards) GetNodeId() string {
@@ -2658,7 +3681,7 @@ type Seal struct {
 
 func (x *Seal) Reset() {
 	*x = Seal{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	mi := &file_shardstream_v1_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +3693,7 @@ func (x *Seal) String() string {
 func (*Seal) ProtoMessage() {}
 
 func (x *Seal) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[33]
+	mi := &file_shardstream_v1_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +3706,7 @@ func (x *Seal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seal.ProtoReflect.Descriptor instead.
 func (*Seal) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{33}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Seal) GetStreamId() uint64 {
@@ -2741,7 +3764,7 @@ type ExpireShards struct {
 
 func (x *ExpireShards) Reset() {
 	*x = ExpireShards{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[34]
+	mi := &file_shardstream_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +3776,7 @@ func (x *ExpireShards) String() string {
 func (*ExpireShards) ProtoMessage() {}
 
 func (x *ExpireShards) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[34]
+	mi := &file_shardstream_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +3789,7 @@ func (x *ExpireShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireShards.ProtoReflect.Descriptor instead.
 func (*ExpireShards) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{34}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExpireShards) GetStreamId() uint64 {
@@ -2795,7 +3818,7 @@ type DrainBroker struct {
 
 func (x *DrainBroker) Reset() {
 	*x = DrainBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[35]
+	mi := &file_shardstream_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +3830,7 @@ func (x *DrainBroker) String() string {
 func (*DrainBroker) ProtoMessage() {}
 
 func (x *DrainBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[35]
+	mi := &file_shardstream_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +3843,7 @@ func (x *DrainBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainBroker.ProtoReflect.Descriptor instead.
 func (*DrainBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{35}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DrainBroker) GetNodeId() string {
@@ -2839,7 +3862,7 @@ type UndrainBroker struct {
 
 func (x *UndrainBroker) Reset() {
 	*x = UndrainBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[36]
+	mi := &file_shardstream_v1_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3874,7 @@ func (x *UndrainBroker) String() string {
 func (*UndrainBroker) ProtoMessage() {}
 
 func (x *UndrainBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[36]
+	mi := &file_shardstream_v1_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3887,7 @@ func (x *UndrainBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainBroker.ProtoReflect.Descriptor instead.
 func (*UndrainBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{36}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UndrainBroker) GetNodeId() string {
@@ -2887,7 +3910,7 @@ type RemoveBroker struct {
 
 func (x *RemoveBroker) Reset() {
 	*x = RemoveBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[37]
+	mi := &file_shardstream_v1_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3922,7 @@ func (x *RemoveBroker) String() string {
 func (*RemoveBroker) ProtoMessage() {}
 
 func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[37]
+	mi := &file_shardstream_v1_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +3935,7 @@ func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBroker.ProtoReflect.Descriptor instead.
 func (*RemoveBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{37}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RemoveBroker) GetNodeId() string {
@@ -2941,7 +3964,7 @@ type Rebalance struct {
 
 func (x *Rebalance) Reset() {
 	*x = Rebalance{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	mi := &file_shardstream_v1_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3976,7 @@ func (x *Rebalance) String() string {
 func (*Rebalance) ProtoMessage() {}
 
 func (x *Rebalance) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[38]
+	mi := &file_shardstream_v1_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3989,7 @@ func (x *Rebalance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalance.ProtoReflect.Descriptor instead.
 func (*Rebalance) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{38}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Rebalance) GetEnd() bool {
@@ -3000,7 +4023,7 @@ type RecoverShard struct {
 
 func (x *RecoverShard) Reset() {
 	*x = RecoverShard{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	mi := &file_shardstream_v1_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +4035,7 @@ func (x *RecoverShard) String() string {
 func (*RecoverShard) ProtoMessage() {}
 
 func (x *RecoverShard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[39]
+	mi := &file_shardstream_v1_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +4048,7 @@ func (x *RecoverShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverShard.ProtoReflect.Descriptor instead.
 func (*RecoverShard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{39}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RecoverShard) GetStreamId() uint64 {
@@ -3117,16 +4140,16 @@ type CommandResult struct {
 	StreamId      uint64                 `protobuf:"varint,7,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`                // create: the new stream
 	Incarnation   uint64                 `protobuf:"varint,8,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                          // register: the broker's new incarnation
 	Items         []ErrorKind            `protobuf:"varint,9,rep,packed,name=items,proto3,enum=shardstream.v1.ErrorKind" json:"items,omitempty"` // of a command with a list: each item's outcome, in order
-	Refusal       Refusal                `protobuf:"varint,10,opt,name=refusal,proto3,enum=shardstream.v1.Refusal" json:"refusal,omitempty"`     // of a Reshard
-	Shard         uint32                 `protobuf:"varint,11,opt,name=shard,proto3" json:"shard,omitempty"`                                     // that the refusal is about
-	Additional    uint64                 `protobuf:"varint,12,opt,name=additional,proto3" json:"additional,omitempty"`                           // REFUSAL_SHARD_QUOTA: shards that would have come
+	Refusal       Refusal                `protobuf:"varint,10,opt,name=refusal,proto3,enum=shardstream.v1.Refusal" json:"refusal,omitempty"`
+	Shard         uint32                 `protobuf:"varint,11,opt,name=shard,proto3" json:"shard,omitempty"`           // that the refusal is about
+	Additional    uint64                 `protobuf:"varint,12,opt,name=additional,proto3" json:"additional,omitempty"` // REFUSAL_SHARD_QUOTA: shards that would have come
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[40]
+	mi := &file_shardstream_v1_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +4161,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[40]
+	mi := &file_shardstream_v1_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +4174,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{40}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -3256,7 +4279,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[41]
+	mi := &file_shardstream_v1_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +4291,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[41]
+	mi := &file_shardstream_v1_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +4304,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{41}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -3381,7 +4404,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[42]
+	mi := &file_shardstream_v1_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3393,7 +4416,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[42]
+	mi := &file_shardstream_v1_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3406,7 +4429,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{42}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -3441,7 +4464,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[43]
+	mi := &file_shardstream_v1_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +4476,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[43]
+	mi := &file_shardstream_v1_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +4489,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{43}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -3494,7 +4517,7 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf5\x0f\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf3\x13\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -3533,7 +4556,16 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x0eundrain_broker\x18$ \x01(\v2\x1d.shardstream.v1.UndrainBrokerH\x00R\rundrainBroker\x12C\n" +
 	"\rremove_broker\x18% \x01(\v2\x1c.shardstream.v1.RemoveBrokerH\x00R\fremoveBroker\x129\n" +
 	"\trebalance\x18& \x01(\v2\x19.shardstream.v1.RebalanceH\x00R\trebalance\x12C\n" +
-	"\rrecover_shard\x18' \x01(\v2\x1c.shardstream.v1.RecoverShardH\x00R\frecoverShardB\x04\n" +
+	"\rrecover_shard\x18' \x01(\v2\x1c.shardstream.v1.RecoverShardH\x00R\frecoverShard\x12O\n" +
+	"\x11register_consumer\x18( \x01(\v2 .shardstream.v1.RegisterConsumerH\x00R\x10registerConsumer\x12U\n" +
+	"\x13deregister_consumer\x18) \x01(\v2\".shardstream.v1.DeregisterConsumerH\x00R\x12deregisterConsumer\x12O\n" +
+	"\x11advance_consumers\x18* \x01(\v2 .shardstream.v1.AdvanceConsumersH\x00R\x10advanceConsumers\x12:\n" +
+	"\n" +
+	"set_policy\x18+ \x01(\v2\x19.shardstream.v1.SetPolicyH\x00R\tsetPolicy\x12C\n" +
+	"\rupdate_stream\x18, \x01(\v2\x1c.shardstream.v1.UpdateStreamH\x00R\fupdateStream\x12:\n" +
+	"\n" +
+	"end_update\x18- \x01(\v2\x19.shardstream.v1.EndUpdateH\x00R\tendUpdate\x12F\n" +
+	"\x0eset_commitment\x18. \x01(\v2\x1d.shardstream.v1.SetCommitmentH\x00R\rsetCommitmentB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3545,7 +4577,7 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x0eRegisterBroker\x12.\n" +
 	"\x06broker\x18\x01 \x01(\v2\x16.shardstream.v1.BrokerR\x06broker\x12)\n" +
 	"\x10last_incarnation\x18\x02 \x01(\x04R\x0flastIncarnation\x12#\n" +
-	"\rjournal_frame\x18\x03 \x01(\x04R\fjournalFrame\"\xa3\x03\n" +
+	"\rjournal_frame\x18\x03 \x01(\x04R\fjournalFrame\"\xe9\x03\n" +
 	"\fCreateStream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vshard_count\x18\x02 \x01(\rR\n" +
@@ -3555,7 +4587,11 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x0emax_record_kib\x18\x05 \x01(\rR\fmaxRecordKib\x12'\n" +
 	"\x0fretention_hours\x18\x06 \x01(\rR\x0eretentionHours\x12.\n" +
 	"\x13transition_after_ms\x18\a \x01(\x03R\x11transitionAfterMs\x12:\n" +
-	"\tplacement\x18\b \x03(\v2\x1c.shardstream.v1.ReplicaNodesR\tplacement\x1a7\n" +
+	"\tplacement\x18\b \x03(\v2\x1c.shardstream.v1.ReplicaNodesR\tplacement\x12\x1d\n" +
+	"\n" +
+	"warm_mibps\x18\t \x01(\rR\twarmMibps\x12%\n" +
+	"\x0ecreating_limit\x18\n" +
+	" \x01(\rR\rcreatingLimit\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\")\n" +
@@ -3572,28 +4608,89 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"replica_id\x18\x03 \x01(\x04R\treplicaId\"-\n" +
 	"\x0eActivateStream\x12\x1b\n" +
-	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"o\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"\x96\x01\n" +
 	"\fDeleteStream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tstream_id\x18\x02 \x01(\x04R\bstreamId\x12.\n" +
-	"\x13transition_after_ms\x18\x03 \x01(\x03R\x11transitionAfterMs\"+\n" +
+	"\x13transition_after_ms\x18\x03 \x01(\x03R\x11transitionAfterMs\x12%\n" +
+	"\x0ewith_consumers\x18\x04 \x01(\bR\rwithConsumers\"+\n" +
 	"\fRemoveStream\x12\x1b\n" +
-	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"]\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"\x8d\x01\n" +
 	"\fSetRetention\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
 	"\x05hours\x18\x02 \x01(\rR\x05hours\x12\x1a\n" +
-	"\bincrease\x18\x03 \x01(\bR\bincrease\"\xac\x01\n" +
+	"\bincrease\x18\x03 \x01(\bR\bincrease\x12.\n" +
+	"\x13transition_after_ms\x18\x04 \x01(\x03R\x11transitionAfterMs\"\xe5\x01\n" +
 	"\aAddTags\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x125\n" +
 	"\x04tags\x18\x02 \x03(\v2!.shardstream.v1.AddTags.TagsEntryR\x04tags\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\x1a7\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x127\n" +
+	"\bconsumer\x18\x04 \x01(\v2\x1b.shardstream.v1.ConsumerRefR\bconsumer\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"v\n" +
 	"\n" +
 	"RemoveTags\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\tR\x04keys\"\x80\x01\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x127\n" +
+	"\bconsumer\x18\x03 \x01(\v2\x1b.shardstream.v1.ConsumerRefR\bconsumer\">\n" +
+	"\vConsumerRef\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tcreated_s\x18\x02 \x01(\x03R\bcreatedS\"\xa9\x02\n" +
+	"\x10RegisterConsumer\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12>\n" +
+	"\x04tags\x18\x03 \x03(\v2*.shardstream.v1.RegisterConsumer.TagsEntryR\x04tags\x12.\n" +
+	"\x13transition_after_ms\x18\x04 \x01(\x03R\x11transitionAfterMs\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12%\n" +
+	"\x0ecreating_limit\x18\x06 \x01(\rR\rcreatingLimit\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x01\n" +
+	"\x12DeregisterConsumer\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x127\n" +
+	"\bconsumer\x18\x02 \x01(\v2\x1b.shardstream.v1.ConsumerRefR\bconsumer\x12.\n" +
+	"\x13transition_after_ms\x18\x03 \x01(\x03R\x11transitionAfterMs\"/\n" +
+	"\x10AdvanceConsumers\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"y\n" +
+	"\tSetPolicy\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x127\n" +
+	"\bconsumer\x18\x02 \x01(\v2\x1b.shardstream.v1.ConsumerRefR\bconsumer\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\"\xd7\x03\n" +
+	"\fUpdateStream\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12.\n" +
+	"\x13transition_after_ms\x18\x02 \x01(\x03R\x11transitionAfterMs\x124\n" +
+	"\bset_mode\x18\x03 \x01(\v2\x17.shardstream.v1.SetModeH\x00R\asetMode\x12&\n" +
+	"\x0emax_record_kib\x18\x04 \x01(\rH\x00R\fmaxRecordKib\x124\n" +
+	"\bset_warm\x18\x05 \x01(\v2\x17.shardstream.v1.SetWarmH\x00R\asetWarm\x12C\n" +
+	"\rshard_metrics\x18\x06 \x01(\v2\x1c.shardstream.v1.ShardMetricsH\x00R\fshardMetrics\x12L\n" +
+	"\x10start_encryption\x18\a \x01(\v2\x1f.shardstream.v1.StartEncryptionH\x00R\x0fstartEncryption\x12I\n" +
+	"\x0fstop_encryption\x18\b \x01(\v2\x1e.shardstream.v1.StopEncryptionH\x00R\x0estopEncryptionB\b\n" +
+	"\x06change\"y\n" +
+	"\aSetMode\x12.\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x1a.shardstream.v1.StreamModeR\x04mode\x12\x1f\n" +
+	"\vdaily_limit\x18\x02 \x01(\rR\n" +
+	"dailyLimit\x12\x1d\n" +
+	"\n" +
+	"warm_mibps\x18\x03 \x01(\rR\twarmMibps\"\x1f\n" +
+	"\aSetWarm\x12\x14\n" +
+	"\x05mibps\x18\x01 \x01(\rR\x05mibps\"E\n" +
+	"\fShardMetrics\x125\n" +
+	"\ametrics\x18\x01 \x03(\x0e2\x1b.shardstream.v1.ShardMetricR\ametrics\"c\n" +
+	"\x0fStartEncryption\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
+	"\awrapped\x18\x02 \x01(\fR\awrapped\x12\x1f\n" +
+	"\vdaily_limit\x18\x03 \x01(\rR\n" +
+	"dailyLimit\"1\n" +
+	"\x0eStopEncryption\x12\x1f\n" +
+	"\vdaily_limit\x18\x01 \x01(\rR\n" +
+	"dailyLimit\"(\n" +
+	"\tEndUpdate\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"H\n" +
+	"\rSetCommitment\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1d\n" +
+	"\n" +
+	"minimum_ms\x18\x02 \x01(\x03R\tminimumMs\"\x80\x01\n" +
 	"\vMarkSuspect\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x126\n" +
@@ -3662,7 +4759,7 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12-\n" +
 	"\x12replication_factor\x18\x04 \x01(\rR\x11replicationFactor\x12\x1e\n" +
-	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xe3\x02\n" +
+	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xa1\x03\n" +
 	"\aReshard\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.shardstream.v1.ReshardKindR\x04kind\x12\x14\n" +
@@ -3672,7 +4769,11 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vsplit_at_lo\x18\x06 \x01(\x04R\tsplitAtLo\x12!\n" +
 	"\ftarget_count\x18\a \x01(\rR\vtargetCount\x12.\n" +
 	"\x13transition_after_ms\x18\b \x01(\x03R\x11transitionAfterMs\x12:\n" +
-	"\tplacement\x18\t \x03(\v2\x1c.shardstream.v1.ReplicaNodesR\tplacement\"*\n" +
+	"\tplacement\x18\t \x03(\v2\x1c.shardstream.v1.ReplicaNodesR\tplacement\x12\x1f\n" +
+	"\vdaily_limit\x18\n" +
+	" \x01(\rR\n" +
+	"dailyLimit\x12\x1b\n" +
+	"\ton_demand\x18\v \x01(\bR\bonDemand\"*\n" +
 	"\vSealParents\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"s\n" +
 	"\n" +
@@ -3748,7 +4849,7 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x14RESHARD_KIND_UNKNOWN\x10\x00\x12\x16\n" +
 	"\x12RESHARD_KIND_SPLIT\x10\x01\x12\x16\n" +
 	"\x12RESHARD_KIND_MERGE\x10\x02\x12\x16\n" +
-	"\x12RESHARD_KIND_COUNT\x10\x03*\x82\x02\n" +
+	"\x12RESHARD_KIND_COUNT\x10\x03*\xff\x03\n" +
 	"\aRefusal\x12\x10\n" +
 	"\fREFUSAL_NONE\x10\x00\x12\x19\n" +
 	"\x15REFUSAL_SHARD_UNKNOWN\x10\x01\x12\x1a\n" +
@@ -3759,7 +4860,17 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x12REFUSAL_BELOW_HALF\x10\x06\x12\x19\n" +
 	"\x15REFUSAL_ABOVE_MAXIMUM\x10\a\x12\x17\n" +
 	"\x13REFUSAL_SHARD_QUOTA\x10\b\x12\x15\n" +
-	"\x11REFUSAL_ON_DEMAND\x10\tB\xab\x01\n" +
+	"\x11REFUSAL_ON_DEMAND\x10\t\x12\x17\n" +
+	"\x13REFUSAL_DAILY_LIMIT\x10\n" +
+	"\x12\x1a\n" +
+	"\x16REFUSAL_CREATING_LIMIT\x10\v\x12\x19\n" +
+	"\x15REFUSAL_HAS_CONSUMERS\x10\f\x12\x1c\n" +
+	"\x18REFUSAL_CONSUMER_UNKNOWN\x10\r\x12\x1a\n" +
+	"\x16REFUSAL_CONSUMER_STATE\x10\x0e\x12\x1b\n" +
+	"\x17REFUSAL_CONSUMER_EXISTS\x10\x0f\x12\x1a\n" +
+	"\x16REFUSAL_CONSUMER_LIMIT\x10\x10\x12\x1b\n" +
+	"\x17REFUSAL_WARM_THROUGHPUT\x10\x11\x12\x1b\n" +
+	"\x17REFUSAL_ON_DEMAND_LIMIT\x10\x12B\xab\x01\n" +
 	"\x12com.shardstream.v1B\fCommandProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -3775,64 +4886,79 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_shardstream_v1_command_proto_goTypes = []any{
-	(ReshardKind)(0),        // 0: shardstream.v1.ReshardKind
-	(Refusal)(0),            // 1: shardstream.v1.Refusal
-	(*Command)(nil),         // 2: shardstream.v1.Command
-	(*InitCluster)(nil),     // 3: shardstream.v1.InitCluster
-	(*RegisterBroker)(nil),  // 4: shardstream.v1.RegisterBroker
-	(*CreateStream)(nil),    // 5: shardstream.v1.CreateStream
-	(*ReplicaNodes)(nil),    // 6: shardstream.v1.ReplicaNodes
-	(*ReplicasCreated)(nil), // 7: shardstream.v1.ReplicasCreated
-	(*ReplicaRef)(nil),      // 8: shardstream.v1.ReplicaRef
-	(*ActivateStream)(nil),  // 9: shardstream.v1.ActivateStream
-	(*DeleteStream)(nil),    // 10: shardstream.v1.DeleteStream
-	(*RemoveStream)(nil),    // 11: shardstream.v1.RemoveStream
-	(*SetRetention)(nil),    // 12: shardstream.v1.SetRetention
-	(*AddTags)(nil),         // 13: shardstream.v1.AddTags
-	(*RemoveTags)(nil),      // 14: shardstream.v1.RemoveTags
-	(*MarkSuspect)(nil),     // 15: shardstream.v1.MarkSuspect
-	(*AcceptLoss)(nil),      // 16: shardstream.v1.AcceptLoss
-	(*LostRange)(nil),       // 17: shardstream.v1.LostRange
-	(*FenceBroker)(nil),     // 18: shardstream.v1.FenceBroker
-	(*UnfenceBroker)(nil),   // 19: shardstream.v1.UnfenceBroker
-	(*AlterInSync)(nil),     // 20: shardstream.v1.AlterInSync
-	(*InSyncChange)(nil),    // 21: shardstream.v1.InSyncChange
-	(*MoveLeaders)(nil),     // 22: shardstream.v1.MoveLeaders
-	(*ReplicaChange)(nil),   // 23: shardstream.v1.ReplicaChange
-	(*AddReplicas)(nil),     // 24: shardstream.v1.AddReplicas
-	(*ReplicaPlace)(nil),    // 25: shardstream.v1.ReplicaPlace
-	(*DropReplicas)(nil),    // 26: shardstream.v1.DropReplicas
-	(*StopBroker)(nil),      // 27: shardstream.v1.StopBroker
-	(*NoteFrames)(nil),      // 28: shardstream.v1.NoteFrames
-	(*FrameNote)(nil),       // 29: shardstream.v1.FrameNote
-	(*SetFactors)(nil),      // 30: shardstream.v1.SetFactors
-	(*FactorChange)(nil),    // 31: shardstream.v1.FactorChange
-	(*Reshard)(nil),         // 32: shardstream.v1.Reshard
-	(*SealParents)(nil),     // 33: shardstream.v1.SealParents
-	(*SealShards)(nil),      // 34: shardstream.v1.SealShards
-	(*Seal)(nil),            // 35: shardstream.v1.Seal
-	(*ExpireShards)(nil),    // 36: shardstream.v1.ExpireShards
-	(*DrainBroker)(nil),     // 37: shardstream.v1.DrainBroker
-	(*UndrainBroker)(nil),   // 38: shardstream.v1.UndrainBroker
-	(*RemoveBroker)(nil),    // 39: shardstream.v1.RemoveBroker
-	(*Rebalance)(nil),       // 40: shardstream.v1.Rebalance
-	(*RecoverShard)(nil),    // 41: shardstream.v1.RecoverShard
-	(*CommandResult)(nil),   // 42: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),   // 43: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),  // 44: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),     // 45: shardstream.v1.SnapshotEnd
-	nil,                     // 46: shardstream.v1.CreateStream.TagsEntry
-	nil,                     // 47: shardstream.v1.AddTags.TagsEntry
-	(*Limits)(nil),          // 48: shardstream.v1.Limits
-	(*Broker)(nil),          // 49: shardstream.v1.Broker
-	(StreamMode)(0),         // 50: shardstream.v1.StreamMode
-	(ErrorKind)(0),          // 51: shardstream.v1.ErrorKind
-	(StreamStatus)(0),       // 52: shardstream.v1.StreamStatus
-	(*Stream)(nil),          // 53: shardstream.v1.Stream
-	(*Shard)(nil),           // 54: shardstream.v1.Shard
-	(*ClusterInfo)(nil),     // 55: shardstream.v1.ClusterInfo
+	(ReshardKind)(0),           // 0: shardstream.v1.ReshardKind
+	(Refusal)(0),               // 1: shardstream.v1.Refusal
+	(*Command)(nil),            // 2: shardstream.v1.Command
+	(*InitCluster)(nil),        // 3: shardstream.v1.InitCluster
+	(*RegisterBroker)(nil),     // 4: shardstream.v1.RegisterBroker
+	(*CreateStream)(nil),       // 5: shardstream.v1.CreateStream
+	(*ReplicaNodes)(nil),       // 6: shardstream.v1.ReplicaNodes
+	(*ReplicasCreated)(nil),    // 7: shardstream.v1.ReplicasCreated
+	(*ReplicaRef)(nil),         // 8: shardstream.v1.ReplicaRef
+	(*ActivateStream)(nil),     // 9: shardstream.v1.ActivateStream
+	(*DeleteStream)(nil),       // 10: shardstream.v1.DeleteStream
+	(*RemoveStream)(nil),       // 11: shardstream.v1.RemoveStream
+	(*SetRetention)(nil),       // 12: shardstream.v1.SetRetention
+	(*AddTags)(nil),            // 13: shardstream.v1.AddTags
+	(*RemoveTags)(nil),         // 14: shardstream.v1.RemoveTags
+	(*ConsumerRef)(nil),        // 15: shardstream.v1.ConsumerRef
+	(*RegisterConsumer)(nil),   // 16: shardstream.v1.RegisterConsumer
+	(*DeregisterConsumer)(nil), // 17: shardstream.v1.DeregisterConsumer
+	(*AdvanceConsumers)(nil),   // 18: shardstream.v1.AdvanceConsumers
+	(*SetPolicy)(nil),          // 19: shardstream.v1.SetPolicy
+	(*UpdateStream)(nil),       // 20: shardstream.v1.UpdateStream
+	(*SetMode)(nil),            // 21: shardstream.v1.SetMode
+	(*SetWarm)(nil),            // 22: shardstream.v1.SetWarm
+	(*ShardMetrics)(nil),       // 23: shardstream.v1.ShardMetrics
+	(*StartEncryption)(nil),    // 24: shardstream.v1.StartEncryption
+	(*StopEncryption)(nil),     // 25: shardstream.v1.StopEncryption
+	(*EndUpdate)(nil),          // 26: shardstream.v1.EndUpdate
+	(*SetCommitment)(nil),      // 27: shardstream.v1.SetCommitment
+	(*MarkSuspect)(nil),        // 28: shardstream.v1.MarkSuspect
+	(*AcceptLoss)(nil),         // 29: shardstream.v1.AcceptLoss
+	(*LostRange)(nil),          // 30: shardstream.v1.LostRange
+	(*FenceBroker)(nil),        // 31: shardstream.v1.FenceBroker
+	(*UnfenceBroker)(nil),      // 32: shardstream.v1.UnfenceBroker
+	(*AlterInSync)(nil),        // 33: shardstream.v1.AlterInSync
+	(*InSyncChange)(nil),       // 34: shardstream.v1.InSyncChange
+	(*MoveLeaders)(nil),        // 35: shardstream.v1.MoveLeaders
+	(*ReplicaChange)(nil),      // 36: shardstream.v1.ReplicaChange
+	(*AddReplicas)(nil),        // 37: shardstream.v1.AddReplicas
+	(*ReplicaPlace)(nil),       // 38: shardstream.v1.ReplicaPlace
+	(*DropReplicas)(nil),       // 39: shardstream.v1.DropReplicas
+	(*StopBroker)(nil),         // 40: shardstream.v1.StopBroker
+	(*NoteFrames)(nil),         // 41: shardstream.v1.NoteFrames
+	(*FrameNote)(nil),          // 42: shardstream.v1.FrameNote
+	(*SetFactors)(nil),         // 43: shardstream.v1.SetFactors
+	(*FactorChange)(nil),       // 44: shardstream.v1.FactorChange
+	(*Reshard)(nil),            // 45: shardstream.v1.Reshard
+	(*SealParents)(nil),        // 46: shardstream.v1.SealParents
+	(*SealShards)(nil),         // 47: shardstream.v1.SealShards
+	(*Seal)(nil),               // 48: shardstream.v1.Seal
+	(*ExpireShards)(nil),       // 49: shardstream.v1.ExpireShards
+	(*DrainBroker)(nil),        // 50: shardstream.v1.DrainBroker
+	(*UndrainBroker)(nil),      // 51: shardstream.v1.UndrainBroker
+	(*RemoveBroker)(nil),       // 52: shardstream.v1.RemoveBroker
+	(*Rebalance)(nil),          // 53: shardstream.v1.Rebalance
+	(*RecoverShard)(nil),       // 54: shardstream.v1.RecoverShard
+	(*CommandResult)(nil),      // 55: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),      // 56: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),     // 57: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 58: shardstream.v1.SnapshotEnd
+	nil,                        // 59: shardstream.v1.CreateStream.TagsEntry
+	nil,                        // 60: shardstream.v1.AddTags.TagsEntry
+	nil,                        // 61: shardstream.v1.RegisterConsumer.TagsEntry
+	(*Limits)(nil),             // 62: shardstream.v1.Limits
+	(*Broker)(nil),             // 63: shardstream.v1.Broker
+	(StreamMode)(0),            // 64: shardstream.v1.StreamMode
+	(ShardMetric)(0),           // 65: shardstream.v1.ShardMetric
+	(ErrorKind)(0),             // 66: shardstream.v1.ErrorKind
+	(StreamStatus)(0),          // 67: shardstream.v1.StreamStatus
+	(*Stream)(nil),             // 68: shardstream.v1.Stream
+	(*Shard)(nil),              // 69: shardstream.v1.Shard
+	(*ClusterInfo)(nil),        // 70: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
 	3,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
@@ -3845,61 +4971,80 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	12, // 7: shardstream.v1.Command.set_retention:type_name -> shardstream.v1.SetRetention
 	13, // 8: shardstream.v1.Command.add_tags:type_name -> shardstream.v1.AddTags
 	14, // 9: shardstream.v1.Command.remove_tags:type_name -> shardstream.v1.RemoveTags
-	15, // 10: shardstream.v1.Command.mark_suspect:type_name -> shardstream.v1.MarkSuspect
-	16, // 11: shardstream.v1.Command.accept_loss:type_name -> shardstream.v1.AcceptLoss
-	18, // 12: shardstream.v1.Command.fence_broker:type_name -> shardstream.v1.FenceBroker
-	19, // 13: shardstream.v1.Command.unfence_broker:type_name -> shardstream.v1.UnfenceBroker
-	20, // 14: shardstream.v1.Command.alter_in_sync:type_name -> shardstream.v1.AlterInSync
-	22, // 15: shardstream.v1.Command.move_leaders:type_name -> shardstream.v1.MoveLeaders
-	24, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
-	26, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
-	27, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
-	30, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
-	28, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
-	32, // 21: shardstream.v1.Command.reshard:type_name -> shardstream.v1.Reshard
-	33, // 22: shardstream.v1.Command.seal_parents:type_name -> shardstream.v1.SealParents
-	34, // 23: shardstream.v1.Command.seal_shards:type_name -> shardstream.v1.SealShards
-	36, // 24: shardstream.v1.Command.expire_shards:type_name -> shardstream.v1.ExpireShards
-	37, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
-	38, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
-	39, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
-	40, // 28: shardstream.v1.Command.rebalance:type_name -> shardstream.v1.Rebalance
-	41, // 29: shardstream.v1.Command.recover_shard:type_name -> shardstream.v1.RecoverShard
-	48, // 30: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	49, // 31: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	50, // 32: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	46, // 33: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	6,  // 34: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	8,  // 35: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	47, // 36: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	8,  // 37: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	17, // 38: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	8,  // 39: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	21, // 40: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
-	23, // 41: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
-	25, // 42: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
-	23, // 43: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
-	29, // 44: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
-	31, // 45: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
-	0,  // 46: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
-	6,  // 47: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
-	35, // 48: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
-	17, // 49: shardstream.v1.RecoverShard.damage:type_name -> shardstream.v1.LostRange
-	51, // 50: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	52, // 51: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	51, // 52: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
-	1,  // 53: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
-	44, // 54: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	53, // 55: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	54, // 56: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	49, // 57: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	45, // 58: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	55, // 59: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	28, // 10: shardstream.v1.Command.mark_suspect:type_name -> shardstream.v1.MarkSuspect
+	29, // 11: shardstream.v1.Command.accept_loss:type_name -> shardstream.v1.AcceptLoss
+	31, // 12: shardstream.v1.Command.fence_broker:type_name -> shardstream.v1.FenceBroker
+	32, // 13: shardstream.v1.Command.unfence_broker:type_name -> shardstream.v1.UnfenceBroker
+	33, // 14: shardstream.v1.Command.alter_in_sync:type_name -> shardstream.v1.AlterInSync
+	35, // 15: shardstream.v1.Command.move_leaders:type_name -> shardstream.v1.MoveLeaders
+	37, // 16: shardstream.v1.Command.add_replicas:type_name -> shardstream.v1.AddReplicas
+	39, // 17: shardstream.v1.Command.drop_replicas:type_name -> shardstream.v1.DropReplicas
+	40, // 18: shardstream.v1.Command.stop_broker:type_name -> shardstream.v1.StopBroker
+	43, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
+	41, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
+	45, // 21: shardstream.v1.Command.reshard:type_name -> shardstream.v1.Reshard
+	46, // 22: shardstream.v1.Command.seal_parents:type_name -> shardstream.v1.SealParents
+	47, // 23: shardstream.v1.Command.seal_shards:type_name -> shardstream.v1.SealShards
+	49, // 24: shardstream.v1.Command.expire_shards:type_name -> shardstream.v1.ExpireShards
+	50, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
+	51, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
+	52, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
+	53, // 28: shardstream.v1.Command.rebalance:type_name -> shardstream.v1.Rebalance
+	54, // 29: shardstream.v1.Command.recover_shard:type_name -> shardstream.v1.RecoverShard
+	16, // 30: shardstream.v1.Command.register_consumer:type_name -> shardstream.v1.RegisterConsumer
+	17, // 31: shardstream.v1.Command.deregister_consumer:type_name -> shardstream.v1.DeregisterConsumer
+	18, // 32: shardstream.v1.Command.advance_consumers:type_name -> shardstream.v1.AdvanceConsumers
+	19, // 33: shardstream.v1.Command.set_policy:type_name -> shardstream.v1.SetPolicy
+	20, // 34: shardstream.v1.Command.update_stream:type_name -> shardstream.v1.UpdateStream
+	26, // 35: shardstream.v1.Command.end_update:type_name -> shardstream.v1.EndUpdate
+	27, // 36: shardstream.v1.Command.set_commitment:type_name -> shardstream.v1.SetCommitment
+	62, // 37: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	63, // 38: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	64, // 39: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	59, // 40: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	6,  // 41: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	8,  // 42: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	60, // 43: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	15, // 44: shardstream.v1.AddTags.consumer:type_name -> shardstream.v1.ConsumerRef
+	15, // 45: shardstream.v1.RemoveTags.consumer:type_name -> shardstream.v1.ConsumerRef
+	61, // 46: shardstream.v1.RegisterConsumer.tags:type_name -> shardstream.v1.RegisterConsumer.TagsEntry
+	15, // 47: shardstream.v1.DeregisterConsumer.consumer:type_name -> shardstream.v1.ConsumerRef
+	15, // 48: shardstream.v1.SetPolicy.consumer:type_name -> shardstream.v1.ConsumerRef
+	21, // 49: shardstream.v1.UpdateStream.set_mode:type_name -> shardstream.v1.SetMode
+	22, // 50: shardstream.v1.UpdateStream.set_warm:type_name -> shardstream.v1.SetWarm
+	23, // 51: shardstream.v1.UpdateStream.shard_metrics:type_name -> shardstream.v1.ShardMetrics
+	24, // 52: shardstream.v1.UpdateStream.start_encryption:type_name -> shardstream.v1.StartEncryption
+	25, // 53: shardstream.v1.UpdateStream.stop_encryption:type_name -> shardstream.v1.StopEncryption
+	64, // 54: shardstream.v1.SetMode.mode:type_name -> shardstream.v1.StreamMode
+	65, // 55: shardstream.v1.ShardMetrics.metrics:type_name -> shardstream.v1.ShardMetric
+	8,  // 56: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	30, // 57: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	8,  // 58: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	34, // 59: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	36, // 60: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	38, // 61: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	36, // 62: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	42, // 63: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
+	44, // 64: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	0,  // 65: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
+	6,  // 66: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
+	48, // 67: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
+	30, // 68: shardstream.v1.RecoverShard.damage:type_name -> shardstream.v1.LostRange
+	66, // 69: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	67, // 70: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	66, // 71: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	1,  // 72: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
+	57, // 73: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	68, // 74: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	69, // 75: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	63, // 76: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	58, // 77: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	70, // 78: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -3939,8 +5084,23 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_RemoveBroker)(nil),
 		(*Command_Rebalance)(nil),
 		(*Command_RecoverShard)(nil),
+		(*Command_RegisterConsumer)(nil),
+		(*Command_DeregisterConsumer)(nil),
+		(*Command_AdvanceConsumers)(nil),
+		(*Command_SetPolicy)(nil),
+		(*Command_UpdateStream)(nil),
+		(*Command_EndUpdate)(nil),
+		(*Command_SetCommitment)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[41].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[18].OneofWrappers = []any{
+		(*UpdateStream_SetMode)(nil),
+		(*UpdateStream_MaxRecordKib)(nil),
+		(*UpdateStream_SetWarm)(nil),
+		(*UpdateStream_ShardMetrics)(nil),
+		(*UpdateStream_StartEncryption)(nil),
+		(*UpdateStream_StopEncryption)(nil),
+	}
+	file_shardstream_v1_command_proto_msgTypes[54].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -3953,7 +5113,7 @@ func file_shardstream_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   46,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -395,6 +395,123 @@ func (BrokerState) EnumDescriptor() ([]byte, []int) {
 	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
 }
 
+type ConsumerStatus int32
+
+const (
+	ConsumerStatus_CONSUMER_STATUS_UNKNOWN  ConsumerStatus = 0
+	ConsumerStatus_CONSUMER_STATUS_CREATING ConsumerStatus = 1
+	ConsumerStatus_CONSUMER_STATUS_ACTIVE   ConsumerStatus = 2
+	ConsumerStatus_CONSUMER_STATUS_DELETING ConsumerStatus = 3
+)
+
+// Enum value maps for ConsumerStatus.
+var (
+	ConsumerStatus_name = map[int32]string{
+		0: "CONSUMER_STATUS_UNKNOWN",
+		1: "CONSUMER_STATUS_CREATING",
+		2: "CONSUMER_STATUS_ACTIVE",
+		3: "CONSUMER_STATUS_DELETING",
+	}
+	ConsumerStatus_value = map[string]int32{
+		"CONSUMER_STATUS_UNKNOWN":  0,
+		"CONSUMER_STATUS_CREATING": 1,
+		"CONSUMER_STATUS_ACTIVE":   2,
+		"CONSUMER_STATUS_DELETING": 3,
+	}
+)
+
+func (x ConsumerStatus) Enum() *ConsumerStatus {
+	p := new(ConsumerStatus)
+	*p = x
+	return p
+}
+
+func (x ConsumerStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConsumerStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardstream_v1_metadata_proto_enumTypes[6].Descriptor()
+}
+
+func (ConsumerStatus) Type() protoreflect.EnumType {
+	return &file_shardstream_v1_metadata_proto_enumTypes[6]
+}
+
+func (x ConsumerStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConsumerStatus.Descriptor instead.
+func (ConsumerStatus) EnumDescriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
+}
+
+// ShardMetric is a shard-level metric of the Kinesis API, by its name there.
+type ShardMetric int32
+
+const (
+	ShardMetric_SHARD_METRIC_UNKNOWN                               ShardMetric = 0
+	ShardMetric_SHARD_METRIC_INCOMING_BYTES                        ShardMetric = 1
+	ShardMetric_SHARD_METRIC_INCOMING_RECORDS                      ShardMetric = 2
+	ShardMetric_SHARD_METRIC_OUTGOING_BYTES                        ShardMetric = 3
+	ShardMetric_SHARD_METRIC_OUTGOING_RECORDS                      ShardMetric = 4
+	ShardMetric_SHARD_METRIC_WRITE_PROVISIONED_THROUGHPUT_EXCEEDED ShardMetric = 5
+	ShardMetric_SHARD_METRIC_READ_PROVISIONED_THROUGHPUT_EXCEEDED  ShardMetric = 6
+	ShardMetric_SHARD_METRIC_ITERATOR_AGE_MILLISECONDS             ShardMetric = 7
+)
+
+// Enum value maps for ShardMetric.
+var (
+	ShardMetric_name = map[int32]string{
+		0: "SHARD_METRIC_UNKNOWN",
+		1: "SHARD_METRIC_INCOMING_BYTES",
+		2: "SHARD_METRIC_INCOMING_RECORDS",
+		3: "SHARD_METRIC_OUTGOING_BYTES",
+		4: "SHARD_METRIC_OUTGOING_RECORDS",
+		5: "SHARD_METRIC_WRITE_PROVISIONED_THROUGHPUT_EXCEEDED",
+		6: "SHARD_METRIC_READ_PROVISIONED_THROUGHPUT_EXCEEDED",
+		7: "SHARD_METRIC_ITERATOR_AGE_MILLISECONDS",
+	}
+	ShardMetric_value = map[string]int32{
+		"SHARD_METRIC_UNKNOWN":                               0,
+		"SHARD_METRIC_INCOMING_BYTES":                        1,
+		"SHARD_METRIC_INCOMING_RECORDS":                      2,
+		"SHARD_METRIC_OUTGOING_BYTES":                        3,
+		"SHARD_METRIC_OUTGOING_RECORDS":                      4,
+		"SHARD_METRIC_WRITE_PROVISIONED_THROUGHPUT_EXCEEDED": 5,
+		"SHARD_METRIC_READ_PROVISIONED_THROUGHPUT_EXCEEDED":  6,
+		"SHARD_METRIC_ITERATOR_AGE_MILLISECONDS":             7,
+	}
+)
+
+func (x ShardMetric) Enum() *ShardMetric {
+	p := new(ShardMetric)
+	*p = x
+	return p
+}
+
+func (x ShardMetric) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ShardMetric) Descriptor() protoreflect.EnumDescriptor {
+	return file_shardstream_v1_metadata_proto_enumTypes[7].Descriptor()
+}
+
+func (ShardMetric) Type() protoreflect.EnumType {
+	return &file_shardstream_v1_metadata_proto_enumTypes[7]
+}
+
+func (x ShardMetric) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ShardMetric.Descriptor instead.
+func (ShardMetric) EnumDescriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
+}
+
 type ClusterInfo struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // UUID
@@ -406,6 +523,7 @@ type ClusterInfo struct {
 	AccountId          string                 `protobuf:"bytes,7,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"` // 12 digits
 	Limits             *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
 	RebalancingSinceMs int64                  `protobuf:"varint,9,opt,name=rebalancing_since_ms,json=rebalancingSinceMs,proto3" json:"rebalancing_since_ms,omitempty"` // an operator's wish that is not fulfilled yet; 0: none
+	Commitment         *Commitment            `protobuf:"bytes,10,opt,name=commitment,proto3" json:"commitment,omitempty"`                                             // absent: never made
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -503,6 +621,84 @@ func (x *ClusterInfo) GetRebalancingSinceMs() int64 {
 	return 0
 }
 
+func (x *ClusterInfo) GetCommitment() *Commitment {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+// Commitment is the account's to a minimum of throughput, which the Kinesis API
+// calls MinimumThroughputBillingCommitment. On-demand streams have warm
+// throughput and more consumers while it is in force.
+type Commitment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"` // not asked to end
+	StartedMs     int64                  `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	EarliestEndMs int64                  `protobuf:"varint,3,opt,name=earliest_end_ms,json=earliestEndMs,proto3" json:"earliest_end_ms,omitempty"` // it is in force until then though it was asked to end
+	EndedMs       int64                  `protobuf:"varint,4,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`                     // when it ended or will; 0 while enabled
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Commitment) Reset() {
+	*x = Commitment{}
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Commitment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Commitment) ProtoMessage() {}
+
+func (x *Commitment) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Commitment.ProtoReflect.Descriptor instead.
+func (*Commitment) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Commitment) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Commitment) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *Commitment) GetEarliestEndMs() int64 {
+	if x != nil {
+		return x.EarliestEndMs
+	}
+	return 0
+}
+
+func (x *Commitment) GetEndedMs() int64 {
+	if x != nil {
+		return x.EndedMs
+	}
+	return 0
+}
+
 // Account-wide quotas, as DescribeLimits shows them.
 type Limits struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -514,7 +710,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[1]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +722,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[1]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +735,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{1}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Limits) GetShards() uint32 {
@@ -580,7 +776,7 @@ type Broker struct {
 
 func (x *Broker) Reset() {
 	*x = Broker{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[2]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +788,7 @@ func (x *Broker) String() string {
 func (*Broker) ProtoMessage() {}
 
 func (x *Broker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[2]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +801,7 @@ func (x *Broker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Broker.ProtoReflect.Descriptor instead.
 func (*Broker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{2}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Broker) GetNodeId() string {
@@ -719,14 +915,28 @@ type Stream struct {
 	NextShardNumber uint32                 `protobuf:"varint,9,opt,name=next_shard_number,json=nextShardNumber,proto3" json:"next_shard_number,omitempty"`
 	// A transition (creating, deleting) ends no earlier than this, Unix ms.
 	TransitionAfterMs int64       `protobuf:"varint,10,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"`
-	Reshard           *Resharding `protobuf:"bytes,11,opt,name=reshard,proto3" json:"reshard,omitempty"` // while it is UPDATING for one
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	Reshard           *Resharding `protobuf:"bytes,11,opt,name=reshard,proto3" json:"reshard,omitempty"`     // while it is UPDATING for one
+	Consumers         []*Consumer `protobuf:"bytes,12,rep,name=consumers,proto3" json:"consumers,omitempty"` // by creation
+	// Consumers that are registered now are created no earlier than this, so that
+	// no ARN is used twice.
+	NextConsumerMs int64         `protobuf:"varint,13,opt,name=next_consumer_ms,json=nextConsumerMs,proto3" json:"next_consumer_ms,omitempty"`
+	Policy         string        `protobuf:"bytes,14,opt,name=policy,proto3" json:"policy,omitempty"`                                                                         // resource policy, JSON; empty: none
+	ShardMetrics   []ShardMetric `protobuf:"varint,15,rep,packed,name=shard_metrics,json=shardMetrics,proto3,enum=shardstream.v1.ShardMetric" json:"shard_metrics,omitempty"` // enhanced monitoring, in order, each once
+	DataKeys       []*DataKey    `protobuf:"bytes,16,rep,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`                                                     // by id; those of encrypted records that may still be there
+	DataKey        uint32        `protobuf:"varint,17,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`                                                       // id of the one for new records; 0: they are not encrypted
+	WarmMibps      uint32        `protobuf:"varint,18,opt,name=warm_mibps,json=warmMibps,proto3" json:"warm_mibps,omitempty"`                                                 // asked for; 0: none
+	// When the stream was changed, Unix ms, as far as limits per 24 hours need it.
+	ModeChangesMs      []int64 `protobuf:"varint,19,rep,packed,name=mode_changes_ms,json=modeChangesMs,proto3" json:"mode_changes_ms,omitempty"`
+	CountChangesMs     []int64 `protobuf:"varint,20,rep,packed,name=count_changes_ms,json=countChangesMs,proto3" json:"count_changes_ms,omitempty"`
+	EncryptionStartsMs []int64 `protobuf:"varint,21,rep,packed,name=encryption_starts_ms,json=encryptionStartsMs,proto3" json:"encryption_starts_ms,omitempty"`
+	EncryptionStopsMs  []int64 `protobuf:"varint,22,rep,packed,name=encryption_stops_ms,json=encryptionStopsMs,proto3" json:"encryption_stops_ms,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[3]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +948,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[3]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +961,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{3}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Stream) GetId() uint64 {
@@ -831,6 +1041,247 @@ func (x *Stream) GetReshard() *Resharding {
 	return nil
 }
 
+func (x *Stream) GetConsumers() []*Consumer {
+	if x != nil {
+		return x.Consumers
+	}
+	return nil
+}
+
+func (x *Stream) GetNextConsumerMs() int64 {
+	if x != nil {
+		return x.NextConsumerMs
+	}
+	return 0
+}
+
+func (x *Stream) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Stream) GetShardMetrics() []ShardMetric {
+	if x != nil {
+		return x.ShardMetrics
+	}
+	return nil
+}
+
+func (x *Stream) GetDataKeys() []*DataKey {
+	if x != nil {
+		return x.DataKeys
+	}
+	return nil
+}
+
+func (x *Stream) GetDataKey() uint32 {
+	if x != nil {
+		return x.DataKey
+	}
+	return 0
+}
+
+func (x *Stream) GetWarmMibps() uint32 {
+	if x != nil {
+		return x.WarmMibps
+	}
+	return 0
+}
+
+func (x *Stream) GetModeChangesMs() []int64 {
+	if x != nil {
+		return x.ModeChangesMs
+	}
+	return nil
+}
+
+func (x *Stream) GetCountChangesMs() []int64 {
+	if x != nil {
+		return x.CountChangesMs
+	}
+	return nil
+}
+
+func (x *Stream) GetEncryptionStartsMs() []int64 {
+	if x != nil {
+		return x.EncryptionStartsMs
+	}
+	return nil
+}
+
+func (x *Stream) GetEncryptionStopsMs() []int64 {
+	if x != nil {
+		return x.EncryptionStopsMs
+	}
+	return nil
+}
+
+// Consumer is a registered consumer of a stream (enhanced fan-out). Its name and
+// the second of its creation are part of its ARN.
+type Consumer struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	CreatedMs         int64                  `protobuf:"varint,2,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	Status            ConsumerStatus         `protobuf:"varint,3,opt,name=status,proto3,enum=shardstream.v1.ConsumerStatus" json:"status,omitempty"`
+	TransitionAfterMs int64                  `protobuf:"varint,4,opt,name=transition_after_ms,json=transitionAfterMs,proto3" json:"transition_after_ms,omitempty"` // CREATING or DELETING ends no earlier, Unix ms
+	Tags              map[string]string      `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Policy            string                 `protobuf:"bytes,6,opt,name=policy,proto3" json:"policy,omitempty"` // resource policy, JSON; empty: none
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Consumer) Reset() {
+	*x = Consumer{}
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Consumer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Consumer) ProtoMessage() {}
+
+func (x *Consumer) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
+func (*Consumer) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Consumer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Consumer) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Consumer) GetStatus() ConsumerStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ConsumerStatus_CONSUMER_STATUS_UNKNOWN
+}
+
+func (x *Consumer) GetTransitionAfterMs() int64 {
+	if x != nil {
+		return x.TransitionAfterMs
+	}
+	return 0
+}
+
+func (x *Consumer) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *Consumer) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+// DataKey encrypts record batches of one stream. Only its wrapped form is kept:
+// the key service unwraps it.
+type DataKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                   // within the stream, from 1; batches name it
+	KeyId         string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // of the wrapping key, as the caller gave it
+	Wrapped       []byte                 `protobuf:"bytes,3,opt,name=wrapped,proto3" json:"wrapped,omitempty"`
+	CreatedMs     int64                  `protobuf:"varint,4,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	RetiredMs     int64                  `protobuf:"varint,5,opt,name=retired_ms,json=retiredMs,proto3" json:"retired_ms,omitempty"` // when another or none took its place; 0: in use
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataKey) Reset() {
+	*x = DataKey{}
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataKey) ProtoMessage() {}
+
+func (x *DataKey) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataKey.ProtoReflect.Descriptor instead.
+func (*DataKey) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DataKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *DataKey) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *DataKey) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+func (x *DataKey) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *DataKey) GetRetiredMs() int64 {
+	if x != nil {
+		return x.RetiredMs
+	}
+	return 0
+}
+
 // Resharding is a reshard under way. Lists show the stream as it was before
 // until all parents are sealed.
 type Resharding struct {
@@ -848,7 +1299,7 @@ type Resharding struct {
 
 func (x *Resharding) Reset() {
 	*x = Resharding{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1311,7 @@ func (x *Resharding) String() string {
 func (*Resharding) ProtoMessage() {}
 
 func (x *Resharding) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[4]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1324,7 @@ func (x *Resharding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resharding.ProtoReflect.Descriptor instead.
 func (*Resharding) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{4}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Resharding) GetParents() []uint32 {
@@ -916,7 +1367,7 @@ type HashRange struct {
 
 func (x *HashRange) Reset() {
 	*x = HashRange{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1379,7 @@ func (x *HashRange) String() string {
 func (*HashRange) ProtoMessage() {}
 
 func (x *HashRange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1392,7 @@ func (x *HashRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashRange.ProtoReflect.Descriptor instead.
 func (*HashRange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HashRange) GetStartHi() uint64 {
@@ -983,7 +1434,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1446,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1459,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1060,7 +1511,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1523,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1536,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Shard) GetStreamId() uint64 {
@@ -1235,7 +1686,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1698,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1711,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{8}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Recovery) GetAtMs() int64 {
@@ -1323,7 +1774,7 @@ var File_shardstream_v1_metadata_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshardstream/v1/metadata.proto\x12\x0eshardstream.v1\"\xc7\x02\n" +
+	"\x1dshardstream/v1/metadata.proto\x12\x0eshardstream.v1\"\x83\x03\n" +
 	"\vClusterInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x0eformat_version\x18\x02 \x01(\rR\rformatVersion\x12\x1b\n" +
@@ -1334,7 +1785,18 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\a \x01(\tR\taccountId\x12.\n" +
 	"\x06limits\x18\b \x01(\v2\x16.shardstream.v1.LimitsR\x06limits\x120\n" +
-	"\x14rebalancing_since_ms\x18\t \x01(\x03R\x12rebalancingSinceMs\"L\n" +
+	"\x14rebalancing_since_ms\x18\t \x01(\x03R\x12rebalancingSinceMs\x12:\n" +
+	"\n" +
+	"commitment\x18\n" +
+	" \x01(\v2\x1a.shardstream.v1.CommitmentR\n" +
+	"commitment\"\x88\x01\n" +
+	"\n" +
+	"Commitment\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x02 \x01(\x03R\tstartedMs\x12&\n" +
+	"\x0fearliest_end_ms\x18\x03 \x01(\x03R\rearliestEndMs\x12\x19\n" +
+	"\bended_ms\x18\x04 \x01(\x03R\aendedMs\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
 	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xcc\x03\n" +
@@ -1355,7 +1817,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnoted_frame\x18\r \x01(\x04R\n" +
 	"notedFrame\x12\x1a\n" +
-	"\bdraining\x18\x0e \x01(\bR\bdraining\"\x81\x04\n" +
+	"\bdraining\x18\x0e \x01(\bR\bdraining\"\xe1\a\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1369,10 +1831,41 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x11next_shard_number\x18\t \x01(\rR\x0fnextShardNumber\x12.\n" +
 	"\x13transition_after_ms\x18\n" +
 	" \x01(\x03R\x11transitionAfterMs\x124\n" +
-	"\areshard\x18\v \x01(\v2\x1a.shardstream.v1.ReshardingR\areshard\x1a7\n" +
+	"\areshard\x18\v \x01(\v2\x1a.shardstream.v1.ReshardingR\areshard\x126\n" +
+	"\tconsumers\x18\f \x03(\v2\x18.shardstream.v1.ConsumerR\tconsumers\x12(\n" +
+	"\x10next_consumer_ms\x18\r \x01(\x03R\x0enextConsumerMs\x12\x16\n" +
+	"\x06policy\x18\x0e \x01(\tR\x06policy\x12@\n" +
+	"\rshard_metrics\x18\x0f \x03(\x0e2\x1b.shardstream.v1.ShardMetricR\fshardMetrics\x124\n" +
+	"\tdata_keys\x18\x10 \x03(\v2\x17.shardstream.v1.DataKeyR\bdataKeys\x12\x19\n" +
+	"\bdata_key\x18\x11 \x01(\rR\adataKey\x12\x1d\n" +
+	"\n" +
+	"warm_mibps\x18\x12 \x01(\rR\twarmMibps\x12&\n" +
+	"\x0fmode_changes_ms\x18\x13 \x03(\x03R\rmodeChangesMs\x12(\n" +
+	"\x10count_changes_ms\x18\x14 \x03(\x03R\x0ecountChangesMs\x120\n" +
+	"\x14encryption_starts_ms\x18\x15 \x03(\x03R\x12encryptionStartsMs\x12.\n" +
+	"\x13encryption_stops_ms\x18\x16 \x03(\x03R\x11encryptionStopsMs\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x02\n" +
+	"\bConsumer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x02 \x01(\x03R\tcreatedMs\x126\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1e.shardstream.v1.ConsumerStatusR\x06status\x12.\n" +
+	"\x13transition_after_ms\x18\x04 \x01(\x03R\x11transitionAfterMs\x126\n" +
+	"\x04tags\x18\x05 \x03(\v2\".shardstream.v1.Consumer.TagsEntryR\x04tags\x12\x16\n" +
+	"\x06policy\x18\x06 \x01(\tR\x06policy\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
+	"\aDataKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x18\n" +
+	"\awrapped\x18\x03 \x01(\fR\awrapped\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x04 \x01(\x03R\tcreatedMs\x12\x1d\n" +
+	"\n" +
+	"retired_ms\x18\x05 \x01(\x03R\tretiredMs\"{\n" +
 	"\n" +
 	"Resharding\x12\x18\n" +
 	"\aparents\x18\x01 \x03(\rR\aparents\x12\x1a\n" +
@@ -1474,7 +1967,21 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x13BROKER_STATE_FENCED\x10\x03\x12\x19\n" +
 	"\x15BROKER_STATE_DRAINING\x10\x04\x12\x19\n" +
 	"\x15BROKER_STATE_STOPPING\x10\x05\x12\x15\n" +
-	"\x11BROKER_STATE_GONE\x10\x06B\xac\x01\n" +
+	"\x11BROKER_STATE_GONE\x10\x06*\x85\x01\n" +
+	"\x0eConsumerStatus\x12\x1b\n" +
+	"\x17CONSUMER_STATUS_UNKNOWN\x10\x00\x12\x1c\n" +
+	"\x18CONSUMER_STATUS_CREATING\x10\x01\x12\x1a\n" +
+	"\x16CONSUMER_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
+	"\x18CONSUMER_STATUS_DELETING\x10\x03*\xca\x02\n" +
+	"\vShardMetric\x12\x18\n" +
+	"\x14SHARD_METRIC_UNKNOWN\x10\x00\x12\x1f\n" +
+	"\x1bSHARD_METRIC_INCOMING_BYTES\x10\x01\x12!\n" +
+	"\x1dSHARD_METRIC_INCOMING_RECORDS\x10\x02\x12\x1f\n" +
+	"\x1bSHARD_METRIC_OUTGOING_BYTES\x10\x03\x12!\n" +
+	"\x1dSHARD_METRIC_OUTGOING_RECORDS\x10\x04\x126\n" +
+	"2SHARD_METRIC_WRITE_PROVISIONED_THROUGHPUT_EXCEEDED\x10\x05\x125\n" +
+	"1SHARD_METRIC_READ_PROVISIONED_THROUGHPUT_EXCEEDED\x10\x06\x12*\n" +
+	"&SHARD_METRIC_ITERATOR_AGE_MILLISECONDS\x10\aB\xac\x01\n" +
 	"\x12com.shardstream.v1B\rMetadataProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -1489,8 +1996,8 @@ func file_shardstream_v1_metadata_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_metadata_proto_rawDescData
 }
 
-var file_shardstream_v1_metadata_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shardstream_v1_metadata_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(ErrorKind)(0),      // 0: shardstream.v1.ErrorKind
 	(StreamStatus)(0),   // 1: shardstream.v1.StreamStatus
@@ -1498,34 +2005,46 @@ var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(ShardState)(0),     // 3: shardstream.v1.ShardState
 	(ReplicaState)(0),   // 4: shardstream.v1.ReplicaState
 	(BrokerState)(0),    // 5: shardstream.v1.BrokerState
-	(*ClusterInfo)(nil), // 6: shardstream.v1.ClusterInfo
-	(*Limits)(nil),      // 7: shardstream.v1.Limits
-	(*Broker)(nil),      // 8: shardstream.v1.Broker
-	(*Stream)(nil),      // 9: shardstream.v1.Stream
-	(*Resharding)(nil),  // 10: shardstream.v1.Resharding
-	(*HashRange)(nil),   // 11: shardstream.v1.HashRange
-	(*Replica)(nil),     // 12: shardstream.v1.Replica
-	(*Shard)(nil),       // 13: shardstream.v1.Shard
-	(*Recovery)(nil),    // 14: shardstream.v1.Recovery
-	nil,                 // 15: shardstream.v1.Stream.TagsEntry
+	(ConsumerStatus)(0), // 6: shardstream.v1.ConsumerStatus
+	(ShardMetric)(0),    // 7: shardstream.v1.ShardMetric
+	(*ClusterInfo)(nil), // 8: shardstream.v1.ClusterInfo
+	(*Commitment)(nil),  // 9: shardstream.v1.Commitment
+	(*Limits)(nil),      // 10: shardstream.v1.Limits
+	(*Broker)(nil),      // 11: shardstream.v1.Broker
+	(*Stream)(nil),      // 12: shardstream.v1.Stream
+	(*Consumer)(nil),    // 13: shardstream.v1.Consumer
+	(*DataKey)(nil),     // 14: shardstream.v1.DataKey
+	(*Resharding)(nil),  // 15: shardstream.v1.Resharding
+	(*HashRange)(nil),   // 16: shardstream.v1.HashRange
+	(*Replica)(nil),     // 17: shardstream.v1.Replica
+	(*Shard)(nil),       // 18: shardstream.v1.Shard
+	(*Recovery)(nil),    // 19: shardstream.v1.Recovery
+	nil,                 // 20: shardstream.v1.Stream.TagsEntry
+	nil,                 // 21: shardstream.v1.Consumer.TagsEntry
 }
 var file_shardstream_v1_metadata_proto_depIdxs = []int32{
-	7,  // 0: shardstream.v1.ClusterInfo.limits:type_name -> shardstream.v1.Limits
-	5,  // 1: shardstream.v1.Broker.state:type_name -> shardstream.v1.BrokerState
-	1,  // 2: shardstream.v1.Stream.status:type_name -> shardstream.v1.StreamStatus
-	2,  // 3: shardstream.v1.Stream.mode:type_name -> shardstream.v1.StreamMode
-	15, // 4: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
-	10, // 5: shardstream.v1.Stream.reshard:type_name -> shardstream.v1.Resharding
-	4,  // 6: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
-	11, // 7: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
-	3,  // 8: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
-	12, // 9: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
-	14, // 10: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 0: shardstream.v1.ClusterInfo.limits:type_name -> shardstream.v1.Limits
+	9,  // 1: shardstream.v1.ClusterInfo.commitment:type_name -> shardstream.v1.Commitment
+	5,  // 2: shardstream.v1.Broker.state:type_name -> shardstream.v1.BrokerState
+	1,  // 3: shardstream.v1.Stream.status:type_name -> shardstream.v1.StreamStatus
+	2,  // 4: shardstream.v1.Stream.mode:type_name -> shardstream.v1.StreamMode
+	20, // 5: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
+	15, // 6: shardstream.v1.Stream.reshard:type_name -> shardstream.v1.Resharding
+	13, // 7: shardstream.v1.Stream.consumers:type_name -> shardstream.v1.Consumer
+	7,  // 8: shardstream.v1.Stream.shard_metrics:type_name -> shardstream.v1.ShardMetric
+	14, // 9: shardstream.v1.Stream.data_keys:type_name -> shardstream.v1.DataKey
+	6,  // 10: shardstream.v1.Consumer.status:type_name -> shardstream.v1.ConsumerStatus
+	21, // 11: shardstream.v1.Consumer.tags:type_name -> shardstream.v1.Consumer.TagsEntry
+	4,  // 12: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
+	16, // 13: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
+	3,  // 14: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
+	17, // 15: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
+	19, // 16: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_metadata_proto_init() }
@@ -1538,8 +2057,8 @@ func file_shardstream_v1_metadata_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_metadata_proto_rawDesc), len(file_shardstream_v1_metadata_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   10,
+			NumEnums:      8,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

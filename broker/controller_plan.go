@@ -243,8 +243,25 @@ func (p *planner) stream(s *pb.Stream) {
 		p.first = append(p.first, &pb.Command{Op: &pb.Command_ActivateStream{ActivateStream: &pb.ActivateStream{StreamId: s.Id}}})
 		return // its shards are changed by that
 	}
+	p.consumers(s)
+	if s.Status == pb.StreamStatus_STREAM_STATUS_UPDATING && s.Reshard == nil && p.dueIn(s.TransitionAfterMs) {
+		p.first = append(p.first, &pb.Command{Op: &pb.Command_EndUpdate{EndUpdate: &pb.EndUpdate{StreamId: s.Id}}})
+	}
 	if !p.reshard(s) {
 		p.settled = append(p.settled, s)
+	}
+}
+
+// consumers ends the CREATING and DELETING of a stream's consumers.
+func (p *planner) consumers(s *pb.Stream) {
+	due := false
+	for _, c := range s.Consumers {
+		if c.Status != pb.ConsumerStatus_CONSUMER_STATUS_ACTIVE && p.dueIn(c.TransitionAfterMs) {
+			due = true
+		}
+	}
+	if due {
+		p.first = append(p.first, &pb.Command{Op: &pb.Command_AdvanceConsumers{AdvanceConsumers: &pb.AdvanceConsumers{StreamId: s.Id}}})
 	}
 }
 

@@ -30,6 +30,14 @@ func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 		op.Reshard.TransitionAfterMs = min(op.Reshard.TransitionAfterMs, latest)
 	case *pb.Command_DeleteStream:
 		op.DeleteStream.TransitionAfterMs = min(op.DeleteStream.TransitionAfterMs, latest)
+	case *pb.Command_SetRetention:
+		op.SetRetention.TransitionAfterMs = min(op.SetRetention.TransitionAfterMs, latest)
+	case *pb.Command_UpdateStream:
+		op.UpdateStream.TransitionAfterMs = min(op.UpdateStream.TransitionAfterMs, latest)
+	case *pb.Command_RegisterConsumer:
+		op.RegisterConsumer.TransitionAfterMs = min(op.RegisterConsumer.TransitionAfterMs, latest)
+	case *pb.Command_DeregisterConsumer:
+		op.DeregisterConsumer.TransitionAfterMs = min(op.DeregisterConsumer.TransitionAfterMs, latest)
 	}
 }
 
@@ -37,7 +45,8 @@ func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 // have proposed. The others are the brokers' own.
 func fromAPI(c *pb.Command) bool {
 	switch c.GetOp().(type) {
-	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_Reshard, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags:
+	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_Reshard, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags,
+		*pb.Command_RegisterConsumer, *pb.Command_DeregisterConsumer, *pb.Command_SetPolicy, *pb.Command_UpdateStream, *pb.Command_SetCommitment:
 		return true
 	}
 	return false

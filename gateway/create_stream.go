@@ -3,7 +3,6 @@ package gateway
 import (
 	"shardstream/gateway/kinesis"
 	pb "shardstream/proto/shardstream/v1"
-	"shardstream/stream"
 )
 
 // Behaviour: CreateStream starts the creation of a stream and answers empty; the
@@ -14,8 +13,8 @@ import (
 //     PROVISIONED ones must.
 //   - A name that is taken, in any state, is ResourceInUse; the shard quota is
 //     LimitExceeded.
-//   - WarmThroughputMiBps above 0 is refused: there is no commitment to warm
-//     throughput here.
+//   - WarmThroughputMiBps above 0 takes an on-demand stream and the account's
+//     commitment.
 
 // onDemandShards is how many shards an on-demand stream begins with.
 const onDemandShards = 4
@@ -40,12 +39,15 @@ func createStream(c *call, in *kinesis.CreateStreamInput) (*empty, *kinesis.Erro
 	if err != nil {
 		return nil, c.fail(err, subject{name: name, account: account})
 	}
-	if stream.Kind(r.Error) == stream.LimitExceeded {
-		limits, count := m.cluster.GetLimits(), int(command.ShardCount)
-		if r.Limit == uint64(limits.GetOnDemandStreams()) && r.Current+uint64(count) <= uint64(limits.GetShards()) {
-			return nil, kinesis.TooManyOnDemand(account, int(r.Limit))
-		}
-		return nil, kinesis.ShardLimitExceeded(account, c.region(), int(r.Current), int(r.Limit), count)
+	switch r.Refusal {
+	case pb.Refusal_REFUSAL_ON_DEMAND_LIMIT:
+		return nil, kinesis.TooManyOnDemand(account, int(r.Limit))
+	case pb.Refusal_REFUSAL_SHARD_QUOTA:
+		return nil, kinesis.ShardLimitExceeded(account, c.region(), int(r.Current), int(r.Limit), int(r.Additional))
+	case pb.Refusal_REFUSAL_CREATING_LIMIT:
+		return nil, kinesis.TooManyCreating(account, int(r.Limit))
+	case pb.Refusal_REFUSAL_WARM_THROUGHPUT:
+		return nil, kinesis.WarmThroughputRefused(name, account)
 	}
 	return nil, c.refused(r, subject{name: name, account: account})
 }
@@ -60,7 +62,7 @@ func (c *call) createCommand(in *kinesis.CreateStreamInput) (*pb.CreateStream, *
 	}
 	command := &pb.CreateStream{
 		Name: *in.StreamName, Tags: in.Tags, MaxRecordKib: uint32(deref(in.MaxRecordSizeInKiB)),
-		TransitionAfterMs: c.transitionEnd(),
+		TransitionAfterMs: c.transitionEnd(), WarmMibps: uint32(deref(in.WarmThroughputMiBps)), CreatingLimit: c.g.creatingLimit(),
 	}
 	switch {
 	case mode == kinesis.StreamModeOnDemand && in.ShardCount != nil:
@@ -71,13 +73,6 @@ func (c *call) createCommand(in *kinesis.CreateStreamInput) (*pb.CreateStream, *
 		return nil, kinesis.ShardCountRequired()
 	default:
 		command.Mode, command.ShardCount = pb.StreamMode_STREAM_MODE_PROVISIONED, uint32(*in.ShardCount)
-	}
-	if deref(in.WarmThroughputMiBps) > 0 {
-		m, failure := c.cached()
-		if failure != nil {
-			return nil, failure
-		}
-		return nil, kinesis.WarmThroughputRefused(command.Name, m.cluster.AccountId)
 	}
 	return command, nil
 }

@@ -8,7 +8,8 @@ import (
 
 // Behaviour: DeleteStream starts the deletion of a stream in any state and
 // answers empty. The stream is DELETING until its data is off the disks, and for
-// TransitionDelay; then every call says not found and the name is free. A
+// TransitionDelay; then every call says not found and the name is free. A stream
+// with consumers is only deleted with EnforceConsumerDeletion, and they with it. A
 // second call while it is DELETING changes nothing and succeeds.
 
 func deleteStream(c *call, in *kinesis.DeleteStreamInput) (*empty, *kinesis.Error) {
@@ -17,10 +18,13 @@ func deleteStream(c *call, in *kinesis.DeleteStreamInput) (*empty, *kinesis.Erro
 		return nil, failure
 	}
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_DeleteStream{DeleteStream: &pb.DeleteStream{
-		Name: v.Name, StreamId: v.Id, TransitionAfterMs: c.transitionEnd(),
+		Name: v.Name, StreamId: v.Id, TransitionAfterMs: c.transitionEnd(), WithConsumers: deref(in.EnforceConsumerDeletion),
 	}}})
 	if err != nil {
 		return nil, c.fail(err, subject{name: v.Name, account: m.cluster.AccountId})
+	}
+	if r.Refusal == pb.Refusal_REFUSAL_HAS_CONSUMERS {
+		return nil, kinesis.StreamHasConsumers(v.Name, m.cluster.AccountId)
 	}
 	if stream.Kind(r.Error) == stream.WrongState && r.Status == pb.StreamStatus_STREAM_STATUS_DELETING {
 		return nil, nil

@@ -45,7 +45,7 @@ func describeStream(c *call, in *kinesis.DescribeStreamInput) (*kinesis.Describe
 		StreamName: v.Name, StreamARN: v.arn(c.region(), m.cluster.AccountId), StreamStatus: statusName(v.Status),
 		StreamModeDetails: modeDetails(v.Mode), Shards: shards, HasMoreShards: more,
 		RetentionPeriodHours: int32(v.RetentionHours), StreamCreationTimestamp: kinesis.Timestamp(v.CreatedMs),
-		EnhancedMonitoring: noMonitoring(), EncryptionType: new(kinesis.EncryptionTypeNone),
+		EnhancedMonitoring: monitoring(v), EncryptionType: new(encryptionType(v)), KeyId: encryptionKey(v),
 	}}, nil
 }
 
@@ -57,15 +57,33 @@ func describeStreamSummary(c *call, in *kinesis.DescribeStreamSummaryInput) (*ki
 	return &kinesis.DescribeStreamSummaryOutput{StreamDescriptionSummary: &kinesis.StreamDescriptionSummary{
 		StreamName: v.Name, StreamARN: v.arn(c.region(), m.cluster.AccountId), StreamStatus: statusName(v.Status),
 		StreamModeDetails: modeDetails(v.Mode), RetentionPeriodHours: int32(v.RetentionHours),
-		StreamCreationTimestamp: kinesis.Timestamp(v.CreatedMs), EnhancedMonitoring: noMonitoring(),
-		EncryptionType: new(kinesis.EncryptionTypeNone), OpenShardCount: int32(v.openShards()), ConsumerCount: new(int32(0)),
-		MaxRecordSizeInKiB: new(int32(v.MaxRecordKib)),
+		StreamCreationTimestamp: kinesis.Timestamp(v.CreatedMs), EnhancedMonitoring: monitoring(v),
+		EncryptionType: new(encryptionType(v)), KeyId: encryptionKey(v), OpenShardCount: int32(v.openShards()),
+		ConsumerCount: new(int32(len(v.Consumers))), MaxRecordSizeInKiB: new(int32(v.MaxRecordKib)),
+		WarmThroughput: warmThroughput(m, v, c.g.cfg.Now().UnixMilli()),
 	}}, nil
 }
 
-// noMonitoring is the one element that AWS always shows.
-func noMonitoring() []kinesis.EnhancedMetrics {
-	return []kinesis.EnhancedMetrics{{ShardLevelMetrics: []string{}}}
+// monitoring is the one element that AWS always shows.
+func monitoring(v *streamView) []kinesis.EnhancedMetrics {
+	return []kinesis.EnhancedMetrics{{ShardLevelMetrics: metricNames(v.ShardMetrics)}}
+}
+
+func encryptionType(v *streamView) string {
+	if v.DataKey == 0 {
+		return kinesis.EncryptionTypeNone
+	}
+	return kinesis.EncryptionTypeKMS
+}
+
+// encryptionKey is the KeyId that encryption was started with, nil without it.
+func encryptionKey(v *streamView) *string {
+	for _, k := range v.DataKeys {
+		if k.Id == v.DataKey {
+			return new(k.KeyId)
+		}
+	}
+	return nil
 }
 
 // exclusiveStart reads an ExclusiveStartShardId: the number of the shard behind

@@ -337,6 +337,11 @@ func (f *fakeBroker) createLocked(c *pb.CreateStream) (*pb.CommandResult, *pb.Me
 	if f.streamLocked(c.Name) != nil {
 		return refusal(stream.AlreadyExists), nil
 	}
+	if c.WarmMibps > 0 {
+		r := refusal(stream.Invalid)
+		r.Refusal = pb.Refusal_REFUSAL_WARM_THROUGHPUT
+		return r, nil
+	}
 	var open, onDemand uint64
 	for id, s := range f.streams {
 		open += uint64(len(f.shards[id]))
@@ -346,12 +351,12 @@ func (f *fakeBroker) createLocked(c *pb.CreateStream) (*pb.CommandResult, *pb.Me
 	}
 	if limit := uint64(f.cluster.Limits.Shards); open+uint64(c.ShardCount) > limit {
 		r := refusal(stream.LimitExceeded)
-		r.Current, r.Limit = open, limit
+		r.Refusal, r.Current, r.Limit, r.Additional = pb.Refusal_REFUSAL_SHARD_QUOTA, open, limit, uint64(c.ShardCount)
 		return r, nil
 	}
 	if limit := uint64(f.cluster.Limits.OnDemandStreams); c.Mode == pb.StreamMode_STREAM_MODE_ON_DEMAND && onDemand == limit {
 		r := refusal(stream.LimitExceeded)
-		r.Current, r.Limit = onDemand, limit
+		r.Refusal, r.Current, r.Limit = pb.Refusal_REFUSAL_ON_DEMAND_LIMIT, onDemand, limit
 		return r, nil
 	}
 	nowMs := f.now().UnixMilli()

@@ -69,6 +69,10 @@ type Config struct {
 	// TransitionDelay is how long a stream stays in CREATING and DELETING at
 	// least; AWS's clients expect to see these states, tests rather not.
 	TransitionDelay time.Duration
+	// AccountLimits imposes AWS's quotas of an account: how many streams and
+	// consumers may be in creation, how many consumers a stream has, how often
+	// it is changed within 24 hours. Default: off.
+	AccountLimits bool
 	// WatchSilence is how long the metadata watch may be silent before it is
 	// opened anew; it doubles while that helps nothing. Default 300 ms.
 	WatchSilence time.Duration

@@ -78,8 +78,6 @@ func TestMalformedRequests(t *testing.T) {
 		{name: "JSON no target", ct: typeJSON, body: "{}", status: 400, wantType: typeJSON, class: unknownOp},
 		{name: "CBOR unknown operation", target: unknown, ct: typeCBOR, body: "\xa0", status: 400, wantType: typeCBOR, class: unknownOp},
 		{name: "type with parameters", target: unknown, ct: " " + typeJSON + " ; charset=utf-8", body: "{}", status: 400, wantType: typeJSON, class: unknownOp},
-		{name: "known but not served", target: "Kinesis_20131202.UpdateStreamMode", ct: typeJSON, body: "{}", status: 400, wantType: typeJSON, class: unknownOp},
-		{name: "known but not served, CBOR", target: "Kinesis_20131202.UpdateStreamMode", ct: typeCBOR, body: "\xbf\xff", status: 400, wantType: typeCBOR, class: unknownOp},
 
 		{
 			name: "application/json, bad body", target: known, ct: "application/json", body: "hello", status: 400, wantType: "application/json",

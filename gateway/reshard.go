@@ -20,7 +20,7 @@ import (
 //   - MergeShards: ShardToMerge is the lower one; the other order is refused.
 //   - UpdateShardCount: to at most twice and at least half the open shards.
 //     CurrentShardCount is the number of open shards before. The present number
-//     is no error and changes nothing. Ten calls a day is not imposed.
+//     is no error and changes nothing.
 
 func splitShard(c *call, in *kinesis.SplitShardInput) (*empty, *kinesis.Error) {
 	numbers, failure := c.shardNumbers(in.StreamName, in.StreamARN, *in.ShardToSplit)
@@ -52,7 +52,7 @@ func mergeShards(c *call, in *kinesis.MergeShardsInput) (*empty, *kinesis.Error)
 
 func updateShardCount(c *call, in *kinesis.UpdateShardCountInput) (*kinesis.UpdateShardCountOutput, *kinesis.Error) {
 	t, current, failure := c.reshard(in.StreamName, in.StreamARN, &pb.Reshard{
-		Kind: pb.ReshardKind_RESHARD_KIND_COUNT, TargetCount: uint32(*in.TargetShardCount),
+		Kind: pb.ReshardKind_RESHARD_KIND_COUNT, TargetCount: uint32(*in.TargetShardCount), DailyLimit: c.g.dailyLimits().shardCounts,
 	}, "")
 	if failure != nil {
 		return nil, failure
@@ -132,6 +132,8 @@ func (c *call) reshardRefused(t reshardTarget, command *pb.Reshard, r *pb.Comman
 		return kinesis.ScaleDownTooFar(int32(r.Current), target)
 	case pb.Refusal_REFUSAL_ABOVE_MAXIMUM:
 		return kinesis.TargetOverLimit(int32(r.Limit), int32(r.Current), target)
+	case pb.Refusal_REFUSAL_DAILY_LIMIT:
+		return kinesis.TooManyShardCountUpdates(name, account)
 	case pb.Refusal_REFUSAL_SHARD_QUOTA:
 		return kinesis.ShardLimitExceeded(account, c.region(), int(r.Current), int(r.Limit), int(r.Additional))
 	}

@@ -8,7 +8,8 @@ import (
 
 // Behaviour: IncreaseStreamRetentionPeriod and DecreaseStreamRetentionPeriod set
 // how long records can be read, 24 to 8760 hours, and answer empty. The stream
-// must be ACTIVE. The present period is no error in either. Increasing does not
+// must be ACTIVE, and is UPDATING for TransitionDelay. The present period is no
+// error in either and changes nothing. Increasing does not
 // bring back what has expired.
 
 func increaseRetention(c *call, in *kinesis.IncreaseStreamRetentionPeriodInput) (*empty, *kinesis.Error) {
@@ -32,7 +33,7 @@ func (c *call) setRetention(name, arn *string, hours int32, increase bool) *kine
 		return failure
 	}
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_SetRetention{SetRetention: &pb.SetRetention{
-		StreamId: v.Id, Hours: uint32(hours), Increase: increase,
+		StreamId: v.Id, Hours: uint32(hours), Increase: increase, TransitionAfterMs: c.transitionEnd(),
 	}}})
 	if err != nil {
 		return c.fail(err, subject{name: v.Name, account: account})

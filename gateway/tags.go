@@ -13,8 +13,9 @@ import (
 // Behaviour: AddTagsToStream and TagResource add tags or overwrite their values,
 // RemoveTagsFromStream and UntagResource remove them, unknown keys ignored; all
 // answer empty. ListTagsForStream pages by key, ListTagsForResource gives all.
+// The operations of resources also know consumers.
 //
-//   - Up to 50 tags per stream; keys of 1 to 128, values of 0 to 256 characters.
+//   - Up to 50 tags per stream or consumer; keys of 1 to 128, values of 0 to 256 characters.
 //   - Letters, digits, the plain space and _ . / = + - @ are fine, and so is ":",
 //     which AWS documents for TagResource. "%" passes the first check of the
 //     characters and fails the second, as on AWS.
@@ -28,19 +29,35 @@ const (
 )
 
 func addTagsToStream(c *call, in *kinesis.AddTagsToStreamInput) (*empty, *kinesis.Error) {
-	return nil, c.addTags(in.StreamName, in.StreamARN, in.Tags)
+	r, failure := c.locateStream(in.StreamName, in.StreamARN)
+	if failure != nil {
+		return nil, failure
+	}
+	return nil, c.addTags(r, in.Tags)
 }
 
 func tagResource(c *call, in *kinesis.TagResourceInput) (*empty, *kinesis.Error) {
-	return nil, c.addTags(nil, in.ResourceARN, in.Tags)
+	r, failure := c.locateResource(*in.ResourceARN)
+	if failure != nil {
+		return nil, failure
+	}
+	return nil, c.addTags(r, in.Tags)
 }
 
 func removeTagsFromStream(c *call, in *kinesis.RemoveTagsFromStreamInput) (*empty, *kinesis.Error) {
-	return nil, c.removeTags(in.StreamName, in.StreamARN, in.TagKeys)
+	r, failure := c.locateStream(in.StreamName, in.StreamARN)
+	if failure != nil {
+		return nil, failure
+	}
+	return nil, c.removeTags(r, in.TagKeys)
 }
 
 func untagResource(c *call, in *kinesis.UntagResourceInput) (*empty, *kinesis.Error) {
-	return nil, c.removeTags(nil, in.ResourceARN, in.TagKeys)
+	r, failure := c.locateResource(*in.ResourceARN)
+	if failure != nil {
+		return nil, failure
+	}
+	return nil, c.removeTags(r, in.TagKeys)
 }
 
 func listTagsForStream(c *call, in *kinesis.ListTagsForStreamInput) (*kinesis.ListTagsForStreamOutput, *kinesis.Error) {
@@ -48,7 +65,7 @@ func listTagsForStream(c *call, in *kinesis.ListTagsForStreamInput) (*kinesis.Li
 	if failure != nil {
 		return nil, failure
 	}
-	tags := tagsAfter(v, deref(in.ExclusiveStartTagKey))
+	tags := tagsAfter(v.Tags, deref(in.ExclusiveStartTagKey))
 	limit := defaultTagsPage
 	if in.Limit != nil {
 		limit = int(*in.Limit)
@@ -61,68 +78,60 @@ func listTagsForStream(c *call, in *kinesis.ListTagsForStreamInput) (*kinesis.Li
 }
 
 func listTagsForResource(c *call, in *kinesis.ListTagsForResourceInput) (*kinesis.ListTagsForResourceOutput, *kinesis.Error) {
-	_, v, failure := c.locate(nil, in.ResourceARN)
+	r, failure := c.locateResource(*in.ResourceARN)
 	if failure != nil {
 		return nil, failure
 	}
-	return &kinesis.ListTagsForResourceOutput{Tags: tagsAfter(v, "")}, nil
+	return &kinesis.ListTagsForResourceOutput{Tags: tagsAfter(r.tags(), "")}, nil
 }
 
 // tagsAfter gives the tags whose keys are greater, in order; never nil.
-func tagsAfter(v *streamView, key string) []kinesis.Tag {
-	tags := make([]kinesis.Tag, 0, len(v.Tags))
-	for _, k := range slices.Sorted(maps.Keys(v.Tags)) {
+func tagsAfter(all map[string]string, key string) []kinesis.Tag {
+	tags := make([]kinesis.Tag, 0, len(all))
+	for _, k := range slices.Sorted(maps.Keys(all)) {
 		if k > key {
-			tags = append(tags, kinesis.Tag{Key: k, Value: new(v.Tags[k])})
+			tags = append(tags, kinesis.Tag{Key: k, Value: new(all[k])})
 		}
 	}
 	return tags
 }
 
-func (c *call) addTags(name, arn *string, tags map[string]string) *kinesis.Error {
-	m, v, failure := c.locate(name, arn)
-	if failure != nil {
+func (c *call) addTags(r resource, tags map[string]string) *kinesis.Error {
+	if failure := taggable(r.v, r.account); failure != nil {
 		return failure
 	}
-	account := m.cluster.AccountId
-	if failure := taggable(v, account); failure != nil {
+	if failure := checkTags(tags, r.v.Name, r.account); failure != nil {
 		return failure
 	}
-	if failure := checkTags(tags, v.Name, account); failure != nil {
-		return failure
-	}
-	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_AddTags{AddTags: &pb.AddTags{
-		StreamId: v.Id, Tags: tags, Limit: maxTags,
+	result, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_AddTags{AddTags: &pb.AddTags{
+		StreamId: r.v.Id, Consumer: r.ref, Tags: tags, Limit: maxTags,
 	}}})
 	if err != nil {
-		return c.fail(err, subject{name: v.Name, account: account})
+		return c.fail(err, subject{name: r.v.Name, account: r.account})
 	}
-	if stream.Kind(r.Error) == stream.LimitExceeded {
-		return kinesis.TooManyTags(v.Name, account)
+	if stream.Kind(result.Error) == stream.LimitExceeded {
+		return kinesis.TooManyTags(r.v.Name, r.account)
 	}
-	return c.refused(r, subject{name: v.Name, account: account})
+	return c.resourceRefused(r, result)
 }
 
-func (c *call) removeTags(name, arn *string, keys []string) *kinesis.Error {
-	m, v, failure := c.locate(name, arn)
-	if failure != nil {
-		return failure
-	}
-	account := m.cluster.AccountId
-	if failure := taggable(v, account); failure != nil {
+func (c *call) removeTags(r resource, keys []string) *kinesis.Error {
+	if failure := taggable(r.v, r.account); failure != nil {
 		return failure
 	}
 	switch judgeTags(slices.Values(keys)) {
 	case tagInvalid:
 		return kinesis.InvalidTagCharacters()
 	case tagIllegal:
-		return kinesis.IllegalTagsRemoved(v.Name, account)
+		return kinesis.IllegalTagsRemoved(r.v.Name, r.account)
 	}
-	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_RemoveTags{RemoveTags: &pb.RemoveTags{StreamId: v.Id, Keys: keys}}})
+	result, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_RemoveTags{RemoveTags: &pb.RemoveTags{
+		StreamId: r.v.Id, Consumer: r.ref, Keys: keys,
+	}}})
 	if err != nil {
-		return c.fail(err, subject{name: v.Name, account: account})
+		return c.fail(err, subject{name: r.v.Name, account: r.account})
 	}
-	return c.refused(r, subject{name: v.Name, account: account})
+	return c.resourceRefused(r, result)
 }
 
 func taggable(v *streamView, account string) *kinesis.Error {

@@ -14,6 +14,8 @@ import (
 const (
 	tokenShards  = "ListShards token"
 	tokenStreams = "ListStreams token"
+
+	tokenConsumers = "ListStreamConsumers token"
 )
 
 // shardsToken is where a ListShards goes on.
@@ -27,6 +29,14 @@ type shardsToken struct {
 // streamsToken is where a ListStreams goes on.
 type streamsToken struct {
 	After string // last name given
+}
+
+// consumersToken is where a ListStreamConsumers goes on: behind the consumer of
+// that time and name.
+type consumersToken struct {
+	Stream    uint64 // number of the stream
+	CreatedMs int64
+	Name      string
 }
 
 type datedToken struct {

@@ -93,6 +93,20 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.rebalance(op.Rebalance)
 	case *pb.Command_RecoverShard:
 		return d.recoverShard(op.RecoverShard)
+	case *pb.Command_RegisterConsumer:
+		return d.registerConsumer(op.RegisterConsumer)
+	case *pb.Command_DeregisterConsumer:
+		return d.deregisterConsumer(op.DeregisterConsumer)
+	case *pb.Command_AdvanceConsumers:
+		return d.advanceConsumers(op.AdvanceConsumers)
+	case *pb.Command_SetPolicy:
+		return d.setPolicy(op.SetPolicy)
+	case *pb.Command_UpdateStream:
+		return d.updateStream(op.UpdateStream)
+	case *pb.Command_EndUpdate:
+		return d.endUpdate(op.EndUpdate)
+	case *pb.Command_SetCommitment:
+		return d.setCommitment(op.SetCommitment)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

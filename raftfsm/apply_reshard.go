@@ -19,6 +19,11 @@ func (d *draft) reshard(c *pb.Reshard) *pb.CommandResult {
 		return res
 	}
 	e := d.entry(c.GetStreamId())
+	if c.GetDailyLimit() > 0 && len(plan.made) > 0 {
+		if _, res := d.noteChange(e.stream.GetCountChangesMs(), c.GetDailyLimit()); res != nil {
+			return res
+		}
+	}
 	current := uint64(len(openPieces(e.shards)))
 	if len(plan.made) == 0 {
 		return &pb.CommandResult{StreamId: c.GetStreamId(), Current: current}
@@ -27,6 +32,9 @@ func (d *draft) reshard(c *pb.Reshard) *pb.CommandResult {
 		return res
 	}
 	s := d.editStream(c.GetStreamId())
+	if c.GetKind() == pb.ReshardKind_RESHARD_KIND_COUNT {
+		s.CountChangesMs, _ = d.noteChange(s.GetCountChangesMs(), 0)
+	}
 	e = d.entry(s.GetId())
 	s.Status, s.TransitionAfterMs = pb.StreamStatus_STREAM_STATUS_UPDATING, c.GetTransitionAfterMs()
 	s.NextShardNumber += uint32(len(plan.made))

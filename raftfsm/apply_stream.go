@@ -31,7 +31,7 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 		res.StreamId, res.Status = old.GetId(), old.GetStatus()
 		return res
 	}
-	if res := d.checkQuota(c); res != nil {
+	if res := d.checkCreation(c); res != nil {
 		return res
 	}
 	if res := d.checkPlacement(c.GetPlacement(), int(c.GetShardCount())); res != nil {
@@ -43,7 +43,7 @@ func (d *draft) createStream(c *pb.CreateStream) *pb.CommandResult {
 		Id: cluster.NextStreamId, Name: c.GetName(), Status: pb.StreamStatus_STREAM_STATUS_CREATING,
 		Mode: c.GetMode(), CreatedMs: d.now, RetentionHours: hours, Tags: c.GetTags(),
 		MaxRecordKib: c.GetMaxRecordKib(), NextShardNumber: c.GetShardCount(),
-		TransitionAfterMs: c.GetTransitionAfterMs(),
+		TransitionAfterMs: c.GetTransitionAfterMs(), WarmMibps: c.GetWarmMibps(),
 	}
 	if s.Mode == pb.StreamMode_STREAM_MODE_UNKNOWN {
 		s.Mode = pb.StreamMode_STREAM_MODE_PROVISIONED
@@ -79,24 +79,53 @@ func (d *draft) placeShard(sh *pb.Shard, nodes []string) {
 	sh.Epoch, sh.Version = 1, 1
 }
 
-func (d *draft) checkQuota(c *pb.CreateStream) *pb.CommandResult {
-	limits := d.cluster.GetLimits()
-	if limit := uint64(limits.GetShards()); limit > 0 && uint64(d.open)+uint64(c.GetShardCount()) > limit {
-		return figures(refuse(stream.LimitExceeded, "%d open shards and %d more exceed the limit of %d",
-			d.open, c.GetShardCount(), limit), uint64(d.open), limit)
-	}
-	if limit := uint64(limits.GetOnDemandStreams()); limit > 0 && c.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND {
-		var current uint64
-		d.each(func(e *entry) {
-			if e.stream.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND && e.stream.GetStatus() != pb.StreamStatus_STREAM_STATUS_DELETING {
-				current++
-			}
-		})
-		if current+1 > limit {
-			return figures(refuse(stream.LimitExceeded, "%d on-demand streams are the limit of %d", current, limit), current, limit)
+func (d *draft) checkCreation(c *pb.CreateStream) *pb.CommandResult {
+	if limit := c.GetCreatingLimit(); limit > 0 {
+		if creating := d.countStreams(func(s *pb.Stream) bool { return s.GetStatus() == pb.StreamStatus_STREAM_STATUS_CREATING }); creating >= uint64(limit) {
+			return limited(pb.Refusal_REFUSAL_CREATING_LIMIT, creating, limit, "streams CREATING")
 		}
 	}
+	if res := d.checkShardQuota(uint64(c.GetShardCount())); res != nil {
+		return res
+	}
+	if c.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND {
+		if res := d.checkOnDemand(); res != nil {
+			return res
+		}
+	}
+	if c.GetWarmMibps() > 0 {
+		return d.checkWarm(c.GetMode())
+	}
 	return nil
+}
+
+// checkOnDemand refuses one more on-demand stream than the account may have.
+func (d *draft) checkOnDemand() *pb.CommandResult {
+	limit := d.cluster.GetLimits().GetOnDemandStreams()
+	if limit == 0 {
+		return nil
+	}
+	current := d.countStreams(func(s *pb.Stream) bool {
+		return s.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND && s.GetStatus() != pb.StreamStatus_STREAM_STATUS_DELETING
+	})
+	if current < uint64(limit) {
+		return nil
+	}
+	return limited(pb.Refusal_REFUSAL_ON_DEMAND_LIMIT, current, limit, "on-demand streams")
+}
+
+func (s *State) countStreams(is func(*pb.Stream) bool) (n uint64) {
+	s.each(func(e *entry) {
+		if is(e.stream) {
+			n++
+		}
+	})
+	return n
+}
+
+// limited refuses one more of something than its limit.
+func limited(why pb.Refusal, current uint64, limit uint32, what string) *pb.CommandResult {
+	return figures(because(why, refuse(stream.LimitExceeded, "%d %s, the limit is %d", current, what, limit)), current, uint64(limit))
 }
 
 func (d *draft) checkPlacement(placement []*pb.ReplicaNodes, shards int) *pb.CommandResult {
@@ -170,6 +199,11 @@ func (d *draft) deleteStream(c *pb.DeleteStream) *pb.CommandResult {
 	if s.GetStatus() == pb.StreamStatus_STREAM_STATUS_DELETING {
 		return wrongState(s)
 	}
+	if len(s.GetConsumers()) > 0 && !c.GetWithConsumers() {
+		res := because(pb.Refusal_REFUSAL_HAS_CONSUMERS, wrongState(s))
+		res.Detail = "the stream has consumers"
+		return res
+	}
 	s = d.editStream(s.GetId())
 	s.Status, s.TransitionAfterMs = pb.StreamStatus_STREAM_STATUS_DELETING, c.GetTransitionAfterMs()
 	e := d.entry(s.GetId())
@@ -205,54 +239,69 @@ func (d *draft) setRetention(c *pb.SetRetention) *pb.CommandResult {
 		return figures(res, uint64(current), 0)
 	}
 	if hours != current {
-		d.editStream(s.GetId()).RetentionHours = hours
+		s = d.editStream(s.GetId())
+		s.RetentionHours = hours
+		d.beginUpdate(s, c.GetTransitionAfterMs())
 	}
 	return &pb.CommandResult{StreamId: s.GetId()}
 }
 
 func (d *draft) addTags(c *pb.AddTags) *pb.CommandResult {
-	s, res := d.taggable(c.GetStreamId())
+	old, res := d.tagsOf(c.GetStreamId(), c.GetConsumer())
 	if res != nil {
 		return res
 	}
-	tags := make(map[string]string, len(s.GetTags())+len(c.GetTags()))
-	maps.Copy(tags, s.GetTags())
+	tags := make(map[string]string, len(old)+len(c.GetTags()))
+	maps.Copy(tags, old)
 	maps.Copy(tags, c.GetTags())
 	if len(tags) > int(c.GetLimit()) {
 		return figures(refuse(stream.LimitExceeded, "%d tags exceed the limit of %d", len(tags), c.GetLimit()),
-			uint64(len(s.GetTags())), uint64(c.GetLimit()))
+			uint64(len(old)), uint64(c.GetLimit()))
 	}
-	if !maps.Equal(tags, s.GetTags()) {
-		d.editStream(s.GetId()).Tags = tags
+	if !maps.Equal(tags, old) {
+		d.setTags(c.GetStreamId(), c.GetConsumer(), tags)
 	}
-	return &pb.CommandResult{StreamId: s.GetId()}
+	return &pb.CommandResult{StreamId: c.GetStreamId()}
 }
 
 func (d *draft) removeTags(c *pb.RemoveTags) *pb.CommandResult {
-	s, res := d.taggable(c.GetStreamId())
+	old, res := d.tagsOf(c.GetStreamId(), c.GetConsumer())
 	if res != nil {
 		return res
 	}
-	tags := maps.Clone(s.GetTags())
+	tags := maps.Clone(old)
 	for _, key := range c.GetKeys() {
 		delete(tags, key)
 	}
-	if len(tags) != len(s.GetTags()) {
-		d.editStream(s.GetId()).Tags = tags
+	if len(tags) != len(old) {
+		d.setTags(c.GetStreamId(), c.GetConsumer(), tags)
 	}
-	return &pb.CommandResult{StreamId: s.GetId()}
+	return &pb.CommandResult{StreamId: c.GetStreamId()}
 }
 
-// taggable finds a stream whose tags may change: any that has been created and
-// is not being deleted.
-func (d *draft) taggable(id uint64) (*pb.Stream, *pb.CommandResult) {
+// tagsOf gives the tags of a stream or of one of its consumers, if they may
+// change: those of a stream that has been created and is not being deleted.
+func (d *draft) tagsOf(id uint64, consumer *pb.ConsumerRef) (map[string]string, *pb.CommandResult) {
 	s := d.Stream(id)
 	if s == nil {
 		return nil, refuse(stream.NotFound, "no stream %d", id)
 	}
 	switch s.GetStatus() {
 	case pb.StreamStatus_STREAM_STATUS_ACTIVE, pb.StreamStatus_STREAM_STATUS_UPDATING:
-		return s, nil
+	default:
+		return nil, wrongState(s)
 	}
-	return nil, wrongState(s)
+	if consumer == nil {
+		return s.GetTags(), nil
+	}
+	c, res := findConsumer(s, consumer)
+	return c.GetTags(), res
+}
+
+func (d *draft) setTags(id uint64, consumer *pb.ConsumerRef, tags map[string]string) {
+	if consumer == nil {
+		d.editStream(id).Tags = tags
+		return
+	}
+	d.editConsumer(id, consumer, func(c *pb.Consumer) { c.Tags = tags })
 }

@@ -109,7 +109,20 @@ func (d *differ) entry(old, new *entry) {
 func streamSize(s *pb.Stream) int {
 	re := s.GetReshard()
 	size := 128 + len(s.GetName()) + 5*(len(re.GetParents())+len(re.GetChildren())+len(re.GetPassing()))
-	for k, v := range s.GetTags() {
+	size += tagsSize(s.GetTags()) + len(s.GetPolicy()) + 8*len(s.GetShardMetrics())
+	size += 10 * (len(s.GetModeChangesMs()) + len(s.GetCountChangesMs()) + len(s.GetEncryptionStartsMs()) + len(s.GetEncryptionStopsMs()))
+	for _, c := range s.GetConsumers() {
+		size += 64 + len(c.GetName()) + tagsSize(c.GetTags()) + len(c.GetPolicy())
+	}
+	for _, k := range s.GetDataKeys() {
+		size += 48 + len(k.GetKeyId()) + len(k.GetWrapped())
+	}
+	return size
+}
+
+func tagsSize(tags map[string]string) int {
+	size := 0
+	for k, v := range tags {
 		size += 8 + len(k) + len(v)
 	}
 	return size

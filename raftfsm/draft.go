@@ -51,6 +51,7 @@ func (d *draft) editCluster() *pb.ClusterInfo {
 		Id: c.GetId(), FormatVersion: c.GetFormatVersion(), TokenKey: c.GetTokenKey(), NowMs: c.GetNowMs(),
 		NextStreamId: c.GetNextStreamId(), NextReplicaId: c.GetNextReplicaId(),
 		AccountId: c.GetAccountId(), Limits: c.GetLimits(), RebalancingSinceMs: c.GetRebalancingSinceMs(),
+		Commitment: c.GetCommitment(),
 	}
 	return d.cluster
 }
@@ -129,12 +130,17 @@ func (d *draft) ownBucket(id uint64) *bucket {
 	return &d.table[i]
 }
 
-// copyStream copies the message, not its tags: who changes them replaces the map.
+// copyStream copies the message, not its tags and lists: who changes one
+// replaces it.
 func copyStream(s *pb.Stream) *pb.Stream {
 	return &pb.Stream{
 		Id: s.GetId(), Name: s.GetName(), Status: s.GetStatus(), Mode: s.GetMode(), CreatedMs: s.GetCreatedMs(),
 		RetentionHours: s.GetRetentionHours(), Tags: s.GetTags(), MaxRecordKib: s.GetMaxRecordKib(),
 		NextShardNumber: s.GetNextShardNumber(), TransitionAfterMs: s.GetTransitionAfterMs(), Reshard: s.GetReshard(),
+		Consumers: s.GetConsumers(), NextConsumerMs: s.GetNextConsumerMs(), Policy: s.GetPolicy(),
+		ShardMetrics: s.GetShardMetrics(), DataKeys: s.GetDataKeys(), DataKey: s.GetDataKey(), WarmMibps: s.GetWarmMibps(),
+		ModeChangesMs: s.GetModeChangesMs(), CountChangesMs: s.GetCountChangesMs(),
+		EncryptionStartsMs: s.GetEncryptionStartsMs(), EncryptionStopsMs: s.GetEncryptionStopsMs(),
 	}
 }
 

@@ -43,7 +43,8 @@ type brokerCmd struct {
 
 	GatewayListen   string        `name:"gateway-listen" placeholder:"HOST:PORT" help:"Serve the Kinesis API in this process too. Off when empty."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long the gateway retries a put inside before its client gets a retryable error."`
-	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING and DELETING, as clients of the gateway meet it on AWS."`
+	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients of the gateway meet it on AWS."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 
 	JournalBudget   int64         `default:"2147483648" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory."`
@@ -222,7 +223,7 @@ func (c *brokerCmd) serveGateway(ctx context.Context, node *broker.Broker, cfg b
 			}
 			return pool.Data(nodeID, address)
 		},
-		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, Logger: logger, Registerer: metrics,
+		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
 	})
 	if err != nil {
 		pool.Close()

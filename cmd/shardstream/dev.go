@@ -37,7 +37,8 @@ type devCmd struct {
 	GRPCListen string `name:"grpc-listen" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Where 'shardstream cluster' commands reach this node. If the default port is taken, a free one is used and printed (${default})."`
 	NodeID     string `placeholder:"NAME" help:"Name of this node in a new data directory (default: the hostname)."`
 
-	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING and DELETING, as clients meet it on AWS (where it takes several seconds). 0 is as fast as the disk."`
+	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients meet it on AWS (where it takes several seconds). 0 is as fast as the disk."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 	JournalBudget   int64         `default:"268435456" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start (${default}: 256 MiB)."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory (${default}: 64 MiB)."`
 	DiskReserve     int64         `default:"268435456" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on (${default}: 256 MiB)."`
@@ -151,7 +152,7 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	}
 	g, err := gateway.New(gateway.Config{
 		Cluster: node.Cluster(), Data: func(string, string) (pb.DataClient, error) { return node.Data(), nil },
-		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, Logger: logger, Registerer: metrics,
+		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
 	})
 	if err != nil {
 		return err

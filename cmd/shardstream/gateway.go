@@ -27,7 +27,8 @@ type gatewayCmd struct {
 	TLSKey     string `name:"tls-key" type:"existingfile" placeholder:"FILE" help:"The certificate's private key, PEM."`
 	HTTPListen string `name:"http-listen" default:":7083" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
 
-	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING and DELETING, as clients meet it on AWS (where it takes several seconds)."`
+	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients meet it on AWS (where it takes several seconds)."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long a request waits out a failover before its client gets a retryable error."`
 	MaxInFlight     int64         `default:"268435456" placeholder:"BYTES" help:"Bodies of requests and answers kept in memory at once; more have to wait."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long requests in flight may take at a stop."`
@@ -76,7 +77,7 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	g, err := gateway.New(gateway.Config{
-		Cluster: pool, Data: pool.Data, RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay,
+		Cluster: pool, Data: pool.Data, RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws",
 		MaxInFlight: c.MaxInFlight, Logger: logger, Registerer: metrics,
 	})
 	if errors.Is(err, stream.Invalid) {

@@ -1,0 +1,57 @@
+package gateway
+
+import (
+	"encoding/json"
+
+	"shardstream/gateway/kinesis"
+	pb "shardstream/proto/shardstream/v1"
+)
+
+// Behaviour: PutResourcePolicy sets the policy of a stream, or of a consumer
+// that is ACTIVE, in place of the one before, and answers empty.
+// GetResourcePolicy gives it as it was put, and "{}" if there is none.
+// DeleteResourcePolicy answers empty; where there is none it is ResourceNotFound.
+
+func putResourcePolicy(c *call, in *kinesis.PutResourcePolicyInput) (*empty, *kinesis.Error) {
+	r, failure := c.locateResource(*in.ResourceARN)
+	if failure != nil {
+		return nil, failure
+	}
+	if !json.Valid([]byte(*in.Policy)) {
+		return nil, kinesis.InvalidPolicy()
+	}
+	return nil, c.setPolicy(r, *in.Policy)
+}
+
+func getResourcePolicy(c *call, in *kinesis.GetResourcePolicyInput) (*kinesis.GetResourcePolicyOutput, *kinesis.Error) {
+	r, failure := c.locateResource(*in.ResourceARN)
+	if failure != nil {
+		return nil, failure
+	}
+	policy := r.policy()
+	if policy == "" {
+		policy = "{}"
+	}
+	return &kinesis.GetResourcePolicyOutput{Policy: policy}, nil
+}
+
+func deleteResourcePolicy(c *call, in *kinesis.DeleteResourcePolicyInput) (*empty, *kinesis.Error) {
+	r, failure := c.locateResource(*in.ResourceARN)
+	if failure != nil {
+		return nil, failure
+	}
+	if r.policy() == "" {
+		return nil, kinesis.PolicyNotFound(r.arn)
+	}
+	return nil, c.setPolicy(r, "")
+}
+
+func (c *call) setPolicy(r resource, policy string) *kinesis.Error {
+	result, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_SetPolicy{SetPolicy: &pb.SetPolicy{
+		StreamId: r.v.Id, Consumer: r.ref, Policy: policy,
+	}}})
+	if err != nil {
+		return c.fail(err, subject{name: r.v.Name, account: r.account})
+	}
+	return c.resourceRefused(r, result)
+}

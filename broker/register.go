@@ -7,6 +7,7 @@ import (
 	"time"
 
 	pb "shardstream/proto/shardstream/v1"
+	"shardstream/raftfsm"
 	"shardstream/stream"
 )
 
@@ -83,7 +84,7 @@ func (b *Broker) register(ctx context.Context, cfg Config, grpcAddress, raftAddr
 }
 
 // featureLevel is what this program knows to do; see raftfsm.
-const featureLevel = 2
+const featureLevel = raftfsm.FeatureOnDemand
 
 // registered gives what the metadata knows of this node, verified with the raft
 // leader.

@@ -107,6 +107,8 @@ func (d *draft) apply(c *pb.Command) *pb.CommandResult {
 		return d.endUpdate(op.EndUpdate)
 	case *pb.Command_SetCommitment:
 		return d.setCommitment(op.SetCommitment)
+	case *pb.Command_NoteDemand:
+		return d.noteDemand(op.NoteDemand)
 	}
 	panic(fmt.Sprintf("raftfsm: command at index %d has no known op", d.index))
 }

@@ -92,7 +92,9 @@ func (s *State) planReshard(c *pb.Reshard) (*reshardPlan, *pb.CommandResult) {
 		return nil, refuse(stream.NotFound, "no stream %d", c.GetStreamId())
 	case e.stream.GetStatus() != pb.StreamStatus_STREAM_STATUS_ACTIVE:
 		return nil, wrongState(e.stream)
-	case e.stream.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND:
+	case c.GetOnDemand() && e.stream.GetMode() != pb.StreamMode_STREAM_MODE_ON_DEMAND:
+		return nil, wrongState(e.stream) // its mode was changed meanwhile
+	case !c.GetOnDemand() && e.stream.GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND:
 		return nil, because(pb.Refusal_REFUSAL_ON_DEMAND, refuse(stream.Invalid, "stream %q is in on-demand mode", e.stream.GetName()))
 	}
 	var plan *reshardPlan
@@ -104,6 +106,8 @@ func (s *State) planReshard(c *pb.Reshard) (*reshardPlan, *pb.CommandResult) {
 		plan, res = s.planMerge(e, c)
 	case pb.ReshardKind_RESHARD_KIND_COUNT:
 		plan, res = s.planCount(e, c)
+	case pb.ReshardKind_RESHARD_KIND_LIST:
+		plan, res = s.planList(e, c)
 	default:
 		return nil, refuse(stream.Invalid, "a reshard of kind %d", c.GetKind())
 	}
@@ -152,13 +156,21 @@ func (s *State) planMerge(e *entry, c *pb.Reshard) (*reshardPlan, *pb.CommandRes
 		}
 	}
 	low, high := pieceOf(e.shards[numbers[0]]), pieceOf(e.shards[numbers[1]])
-	if low.keys.End == stream.MaxHashKey || low.keys.End.Next() != high.keys.Start {
-		return nil, because(pb.Refusal_REFUSAL_NOT_ADJACENT,
-			refuse(stream.Invalid, "%s does not begin where %s ends", stream.ShardName(high.number), stream.ShardName(low.number)))
+	if !adjacent(low, high) {
+		return nil, notAdjacent(low, high)
 	}
 	r := rescaling{next: uint32(len(e.shards))}
 	r.merge(low, high)
 	return &reshardPlan{parents: numbers, made: r.made}, nil
+}
+
+func adjacent(low, high *piece) bool {
+	return low.keys.End != stream.MaxHashKey && low.keys.End.Next() == high.keys.Start
+}
+
+func notAdjacent(low, high *piece) *pb.CommandResult {
+	return because(pb.Refusal_REFUSAL_NOT_ADJACENT,
+		refuse(stream.Invalid, "%s does not begin where %s ends", stream.ShardName(high.number), stream.ShardName(low.number)))
 }
 
 func (s *State) planCount(e *entry, c *pb.Reshard) (*reshardPlan, *pb.CommandResult) {

@@ -141,6 +141,7 @@ func copyStream(s *pb.Stream) *pb.Stream {
 		ShardMetrics: s.GetShardMetrics(), DataKeys: s.GetDataKeys(), DataKey: s.GetDataKey(), WarmMibps: s.GetWarmMibps(),
 		ModeChangesMs: s.GetModeChangesMs(), CountChangesMs: s.GetCountChangesMs(),
 		EncryptionStartsMs: s.GetEncryptionStartsMs(), EncryptionStopsMs: s.GetEncryptionStopsMs(),
+		DemandPeaks: s.GetDemandPeaks(),
 	}
 }
 

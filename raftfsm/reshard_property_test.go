@@ -146,6 +146,9 @@ func drawReshard(t *rapid.T, s *State, node string, id uint64) *pb.Command {
 			}
 		}
 		c.SplitAtHi, c.SplitAtLo = at.Hi, at.Lo
+		if s.Stream(id).GetMode() == pb.StreamMode_STREAM_MODE_ON_DEMAND {
+			c = drawList(t, s, id)
+		}
 		nodes := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 1, 3, rapid.ID[string]).Draw(t, "nodes")
 		for range s.ReshardChildren(c) {
 			c.Placement = append(c.Placement, &pb.ReplicaNodes{NodeIds: nodes})
@@ -174,6 +177,25 @@ func drawReshard(t *rapid.T, s *State, node string, id uint64) *pb.Command {
 	return undrain(node)
 }
 
+// drawList makes a reshard of an on-demand stream: each open shard is split,
+// merged with the next one, or left alone.
+func drawList(t *rapid.T, s *State, id uint64) *pb.Reshard {
+	c := list(id, nil)
+	open := openPieces(s.Shards(id))
+	for i := 0; i < len(open); i++ {
+		switch rapid.IntRange(0, 3).Draw(t, "what of a shard") {
+		case 0:
+			c.Splits = append(c.Splits, open[i].number)
+		case 1:
+			if i+1 < len(open) {
+				c.Merges = append(c.Merges, &pb.ShardPair{Low: open[i].number, High: open[i+1].number})
+				i++
+			}
+		}
+	}
+	return c
+}
+
 // A stream is split, merged and rescaled while its brokers die, return and are
 // drained, and every reshard ends, with the hash space whole at each step.
 func TestReshardProperties(tb *testing.T) {
@@ -181,7 +203,11 @@ func TestReshardProperties(tb *testing.T) {
 	rapid.Check(tb, func(t *rapid.T) {
 		nodes := []string{"a", "b", "c", "d"}
 		w := newCluster(tb, nodes...)
-		id := w.active("s", rapid.IntRange(1, 5).Draw(t, "shards"), "a", "b", "c")
+		made := w.active
+		if rapid.Bool().Draw(t, "on demand") {
+			made = w.onDemand
+		}
+		id := made("s", rapid.IntRange(1, 5).Draw(t, "shards"), "a", "b", "c")
 		history := &history{streams: id, replicas: w.s.Cluster().GetNextReplicaId() - 1}
 		do := func(c *pb.Command) *pb.CommandResult {
 			before := w.s

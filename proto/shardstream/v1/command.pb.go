@@ -31,6 +31,7 @@ const (
 	ReshardKind_RESHARD_KIND_SPLIT   ReshardKind = 1
 	ReshardKind_RESHARD_KIND_MERGE   ReshardKind = 2
 	ReshardKind_RESHARD_KIND_COUNT   ReshardKind = 3 // to a number of shards, by uniform scaling
+	ReshardKind_RESHARD_KIND_LIST    ReshardKind = 4 // several splits and merges at once, of on-demand streams only
 )
 
 // Enum value maps for ReshardKind.
@@ -40,12 +41,14 @@ var (
 		1: "RESHARD_KIND_SPLIT",
 		2: "RESHARD_KIND_MERGE",
 		3: "RESHARD_KIND_COUNT",
+		4: "RESHARD_KIND_LIST",
 	}
 	ReshardKind_value = map[string]int32{
 		"RESHARD_KIND_UNKNOWN": 0,
 		"RESHARD_KIND_SPLIT":   1,
 		"RESHARD_KIND_MERGE":   2,
 		"RESHARD_KIND_COUNT":   3,
+		"RESHARD_KIND_LIST":    4,
 	}
 )
 
@@ -218,6 +221,7 @@ type Command struct {
 	//	*Command_UpdateStream
 	//	*Command_EndUpdate
 	//	*Command_SetCommitment
+	//	*Command_NoteDemand
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -600,6 +604,15 @@ func (x *Command) GetSetCommitment() *SetCommitment {
 	return nil
 }
 
+func (x *Command) GetNoteDemand() *NoteDemand {
+	if x != nil {
+		if x, ok := x.Op.(*Command_NoteDemand); ok {
+			return x.NoteDemand
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -752,6 +765,10 @@ type Command_SetCommitment struct {
 	SetCommitment *SetCommitment `protobuf:"bytes,46,opt,name=set_commitment,json=setCommitment,proto3,oneof"`
 }
 
+type Command_NoteDemand struct {
+	NoteDemand *NoteDemand `protobuf:"bytes,47,opt,name=note_demand,json=noteDemand,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Op() {}
 
 func (*Command_RegisterBroker) isCommand_Op() {}
@@ -825,6 +842,8 @@ func (*Command_UpdateStream) isCommand_Op() {}
 func (*Command_EndUpdate) isCommand_Op() {}
 
 func (*Command_SetCommitment) isCommand_Op() {}
+
+func (*Command_NoteDemand) isCommand_Op() {}
 
 // InitCluster is the first command of a cluster's life; repeats are refused.
 type InitCluster struct {
@@ -3444,7 +3463,9 @@ type Reshard struct {
 	DailyLimit uint32          `protobuf:"varint,10,opt,name=daily_limit,json=dailyLimit,proto3" json:"daily_limit,omitempty"` // COUNT: changes within 24 hours; 0: any number
 	// The controller scales an on-demand stream. Without this, only streams of
 	// provisioned mode are resharded; with it, only on-demand ones.
-	OnDemand      bool `protobuf:"varint,11,opt,name=on_demand,json=onDemand,proto3" json:"on_demand,omitempty"`
+	OnDemand      bool         `protobuf:"varint,11,opt,name=on_demand,json=onDemand,proto3" json:"on_demand,omitempty"`
+	Splits        []uint32     `protobuf:"varint,12,rep,packed,name=splits,proto3" json:"splits,omitempty"` // LIST: each in the middle of its range
+	Merges        []*ShardPair `protobuf:"bytes,13,rep,name=merges,proto3" json:"merges,omitempty"`         // LIST; no shard is named twice
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3556,6 +3577,179 @@ func (x *Reshard) GetOnDemand() bool {
 	return false
 }
 
+func (x *Reshard) GetSplits() []uint32 {
+	if x != nil {
+		return x.Splits
+	}
+	return nil
+}
+
+func (x *Reshard) GetMerges() []*ShardPair {
+	if x != nil {
+		return x.Merges
+	}
+	return nil
+}
+
+// ShardPair names two shards of which one's range follows the other's.
+type ShardPair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Low           uint32                 `protobuf:"varint,1,opt,name=low,proto3" json:"low,omitempty"`
+	High          uint32                 `protobuf:"varint,2,opt,name=high,proto3" json:"high,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardPair) Reset() {
+	*x = ShardPair{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardPair) ProtoMessage() {}
+
+func (x *ShardPair) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardPair.ProtoReflect.Descriptor instead.
+func (*ShardPair) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ShardPair) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *ShardPair) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+// NoteDemand records what on-demand streams were seen to need, so that another
+// controller knows it.
+type NoteDemand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Notes         []*DemandNote          `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteDemand) Reset() {
+	*x = NoteDemand{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteDemand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteDemand) ProtoMessage() {}
+
+func (x *NoteDemand) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteDemand.ProtoReflect.Descriptor instead.
+func (*NoteDemand) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *NoteDemand) GetNotes() []*DemandNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type DemandNote struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	StreamId       uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Peak           *DemandPeak            `protobuf:"bytes,2,opt,name=peak,proto3" json:"peak,omitempty"`                                              // raises the one that begins at the same time, or is a new one
+	ForgetBeforeMs int64                  `protobuf:"varint,3,opt,name=forget_before_ms,json=forgetBeforeMs,proto3" json:"forget_before_ms,omitempty"` // peaks that begin before are of no use any more
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DemandNote) Reset() {
+	*x = DemandNote{}
+	mi := &file_shardstream_v1_command_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DemandNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DemandNote) ProtoMessage() {}
+
+func (x *DemandNote) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_command_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DemandNote.ProtoReflect.Descriptor instead.
+func (*DemandNote) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *DemandNote) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *DemandNote) GetPeak() *DemandPeak {
+	if x != nil {
+		return x.Peak
+	}
+	return nil
+}
+
+func (x *DemandNote) GetForgetBeforeMs() int64 {
+	if x != nil {
+		return x.ForgetBeforeMs
+	}
+	return 0
+}
+
 // SealParents makes the parents of a reshard SEALING, once every child has a
 // leader.
 type SealParents struct {
@@ -3567,7 +3761,7 @@ type SealParents struct {
 
 func (x *SealParents) Reset() {
 	*x = SealParents{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[44]
+	mi := &file_shardstream_v1_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3773,7 @@ func (x *SealParents) String() string {
 func (*SealParents) ProtoMessage() {}
 
 func (x *SealParents) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[44]
+	mi := &file_shardstream_v1_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3786,7 @@ func (x *SealParents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealParents.ProtoReflect.Descriptor instead.
 func (*SealParents) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{44}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SealParents) GetStreamId() uint64 {
@@ -3618,7 +3812,7 @@ type SealShards struct {
 
 func (x *SealShards) Reset() {
 	*x = SealShards{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[45]
+	mi := &file_shardstream_v1_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3824,7 @@ func (x *SealShards) String() string {
 func (*SealShards) ProtoMessage() {}
 
 func (x *SealShards) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[45]
+	mi := &file_shardstream_v1_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3837,7 @@ func (x *SealShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealShards.ProtoReflect.Descriptor instead.
 func (*SealShards) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{45}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SealShards) GetNodeId() string {
@@ -3681,7 +3875,7 @@ type Seal struct {
 
 func (x *Seal) Reset() {
 	*x = Seal{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[46]
+	mi := &file_shardstream_v1_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3887,7 @@ func (x *Seal) String() string {
 func (*Seal) ProtoMessage() {}
 
 func (x *Seal) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[46]
+	mi := &file_shardstream_v1_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3900,7 @@ func (x *Seal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seal.ProtoReflect.Descriptor instead.
 func (*Seal) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{46}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Seal) GetStreamId() uint64 {
@@ -3764,7 +3958,7 @@ type ExpireShards struct {
 
 func (x *ExpireShards) Reset() {
 	*x = ExpireShards{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[47]
+	mi := &file_shardstream_v1_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3970,7 @@ func (x *ExpireShards) String() string {
 func (*ExpireShards) ProtoMessage() {}
 
 func (x *ExpireShards) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[47]
+	mi := &file_shardstream_v1_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3983,7 @@ func (x *ExpireShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireShards.ProtoReflect.Descriptor instead.
 func (*ExpireShards) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{47}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ExpireShards) GetStreamId() uint64 {
@@ -3818,7 +4012,7 @@ type DrainBroker struct {
 
 func (x *DrainBroker) Reset() {
 	*x = DrainBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[48]
+	mi := &file_shardstream_v1_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3830,7 +4024,7 @@ func (x *DrainBroker) String() string {
 func (*DrainBroker) ProtoMessage() {}
 
 func (x *DrainBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[48]
+	mi := &file_shardstream_v1_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3843,7 +4037,7 @@ func (x *DrainBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainBroker.ProtoReflect.Descriptor instead.
 func (*DrainBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{48}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DrainBroker) GetNodeId() string {
@@ -3862,7 +4056,7 @@ type UndrainBroker struct {
 
 func (x *UndrainBroker) Reset() {
 	*x = UndrainBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[49]
+	mi := &file_shardstream_v1_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3874,7 +4068,7 @@ func (x *UndrainBroker) String() string {
 func (*UndrainBroker) ProtoMessage() {}
 
 func (x *UndrainBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[49]
+	mi := &file_shardstream_v1_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3887,7 +4081,7 @@ func (x *UndrainBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainBroker.ProtoReflect.Descriptor instead.
 func (*UndrainBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{49}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UndrainBroker) GetNodeId() string {
@@ -3910,7 +4104,7 @@ type RemoveBroker struct {
 
 func (x *RemoveBroker) Reset() {
 	*x = RemoveBroker{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[50]
+	mi := &file_shardstream_v1_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +4116,7 @@ func (x *RemoveBroker) String() string {
 func (*RemoveBroker) ProtoMessage() {}
 
 func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[50]
+	mi := &file_shardstream_v1_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +4129,7 @@ func (x *RemoveBroker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBroker.ProtoReflect.Descriptor instead.
 func (*RemoveBroker) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{50}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RemoveBroker) GetNodeId() string {
@@ -3964,7 +4158,7 @@ type Rebalance struct {
 
 func (x *Rebalance) Reset() {
 	*x = Rebalance{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[51]
+	mi := &file_shardstream_v1_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3976,7 +4170,7 @@ func (x *Rebalance) String() string {
 func (*Rebalance) ProtoMessage() {}
 
 func (x *Rebalance) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[51]
+	mi := &file_shardstream_v1_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3989,7 +4183,7 @@ func (x *Rebalance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalance.ProtoReflect.Descriptor instead.
 func (*Rebalance) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{51}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Rebalance) GetEnd() bool {
@@ -4023,7 +4217,7 @@ type RecoverShard struct {
 
 func (x *RecoverShard) Reset() {
 	*x = RecoverShard{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[52]
+	mi := &file_shardstream_v1_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4035,7 +4229,7 @@ func (x *RecoverShard) String() string {
 func (*RecoverShard) ProtoMessage() {}
 
 func (x *RecoverShard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[52]
+	mi := &file_shardstream_v1_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4048,7 +4242,7 @@ func (x *RecoverShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverShard.ProtoReflect.Descriptor instead.
 func (*RecoverShard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{52}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RecoverShard) GetStreamId() uint64 {
@@ -4149,7 +4343,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[53]
+	mi := &file_shardstream_v1_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4355,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[53]
+	mi := &file_shardstream_v1_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4368,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{53}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -4279,7 +4473,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[54]
+	mi := &file_shardstream_v1_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4291,7 +4485,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[54]
+	mi := &file_shardstream_v1_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4304,7 +4498,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{54}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -4404,7 +4598,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[55]
+	mi := &file_shardstream_v1_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4416,7 +4610,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[55]
+	mi := &file_shardstream_v1_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4429,7 +4623,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{55}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SnapshotHeader) GetFormatVersion() uint32 {
@@ -4464,7 +4658,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_shardstream_v1_command_proto_msgTypes[56]
+	mi := &file_shardstream_v1_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4476,7 +4670,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_command_proto_msgTypes[56]
+	mi := &file_shardstream_v1_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4489,7 +4683,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{56}
+	return file_shardstream_v1_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SnapshotEnd) GetStreams() uint64 {
@@ -4517,7 +4711,7 @@ var File_shardstream_v1_command_proto protoreflect.FileDescriptor
 
 const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xf3\x13\n" +
+	"\x1cshardstream/v1/command.proto\x12\x0eshardstream.v1\x1a\x1dshardstream/v1/metadata.proto\"\xb2\x14\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12@\n" +
 	"\finit_cluster\x18\n" +
@@ -4565,7 +4759,9 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\rupdate_stream\x18, \x01(\v2\x1c.shardstream.v1.UpdateStreamH\x00R\fupdateStream\x12:\n" +
 	"\n" +
 	"end_update\x18- \x01(\v2\x19.shardstream.v1.EndUpdateH\x00R\tendUpdate\x12F\n" +
-	"\x0eset_commitment\x18. \x01(\v2\x1d.shardstream.v1.SetCommitmentH\x00R\rsetCommitmentB\x04\n" +
+	"\x0eset_commitment\x18. \x01(\v2\x1d.shardstream.v1.SetCommitmentH\x00R\rsetCommitment\x12=\n" +
+	"\vnote_demand\x18/ \x01(\v2\x1a.shardstream.v1.NoteDemandH\x00R\n" +
+	"noteDemandB\x04\n" +
 	"\x02op\"\x98\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -4759,7 +4955,7 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12-\n" +
 	"\x12replication_factor\x18\x04 \x01(\rR\x11replicationFactor\x12\x1e\n" +
-	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xa1\x03\n" +
+	"\vmin_in_sync\x18\x05 \x01(\rR\tminInSync\"\xec\x03\n" +
 	"\aReshard\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12/\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1b.shardstream.v1.ReshardKindR\x04kind\x12\x14\n" +
@@ -4773,7 +4969,20 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vdaily_limit\x18\n" +
 	" \x01(\rR\n" +
 	"dailyLimit\x12\x1b\n" +
-	"\ton_demand\x18\v \x01(\bR\bonDemand\"*\n" +
+	"\ton_demand\x18\v \x01(\bR\bonDemand\x12\x16\n" +
+	"\x06splits\x18\f \x03(\rR\x06splits\x121\n" +
+	"\x06merges\x18\r \x03(\v2\x19.shardstream.v1.ShardPairR\x06merges\"1\n" +
+	"\tShardPair\x12\x10\n" +
+	"\x03low\x18\x01 \x01(\rR\x03low\x12\x12\n" +
+	"\x04high\x18\x02 \x01(\rR\x04high\">\n" +
+	"\n" +
+	"NoteDemand\x120\n" +
+	"\x05notes\x18\x01 \x03(\v2\x1a.shardstream.v1.DemandNoteR\x05notes\"\x83\x01\n" +
+	"\n" +
+	"DemandNote\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12.\n" +
+	"\x04peak\x18\x02 \x01(\v2\x1a.shardstream.v1.DemandPeakR\x04peak\x12(\n" +
+	"\x10forget_before_ms\x18\x03 \x01(\x03R\x0eforgetBeforeMs\"*\n" +
 	"\vSealParents\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\"s\n" +
 	"\n" +
@@ -4844,12 +5053,13 @@ const file_shardstream_v1_command_proto_rawDesc = "" +
 	"\vSnapshotEnd\x12\x18\n" +
 	"\astreams\x18\x01 \x01(\x04R\astreams\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\x04R\x06shards\x12\x18\n" +
-	"\abrokers\x18\x03 \x01(\x04R\abrokers*o\n" +
+	"\abrokers\x18\x03 \x01(\x04R\abrokers*\x86\x01\n" +
 	"\vReshardKind\x12\x18\n" +
 	"\x14RESHARD_KIND_UNKNOWN\x10\x00\x12\x16\n" +
 	"\x12RESHARD_KIND_SPLIT\x10\x01\x12\x16\n" +
 	"\x12RESHARD_KIND_MERGE\x10\x02\x12\x16\n" +
-	"\x12RESHARD_KIND_COUNT\x10\x03*\xff\x03\n" +
+	"\x12RESHARD_KIND_COUNT\x10\x03\x12\x15\n" +
+	"\x11RESHARD_KIND_LIST\x10\x04*\xff\x03\n" +
 	"\aRefusal\x12\x10\n" +
 	"\fREFUSAL_NONE\x10\x00\x12\x19\n" +
 	"\x15REFUSAL_SHARD_UNKNOWN\x10\x01\x12\x1a\n" +
@@ -4886,7 +5096,7 @@ func file_shardstream_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_shardstream_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_shardstream_v1_command_proto_goTypes = []any{
 	(ReshardKind)(0),           // 0: shardstream.v1.ReshardKind
 	(Refusal)(0),               // 1: shardstream.v1.Refusal
@@ -4934,31 +5144,35 @@ var file_shardstream_v1_command_proto_goTypes = []any{
 	(*SetFactors)(nil),         // 43: shardstream.v1.SetFactors
 	(*FactorChange)(nil),       // 44: shardstream.v1.FactorChange
 	(*Reshard)(nil),            // 45: shardstream.v1.Reshard
-	(*SealParents)(nil),        // 46: shardstream.v1.SealParents
-	(*SealShards)(nil),         // 47: shardstream.v1.SealShards
-	(*Seal)(nil),               // 48: shardstream.v1.Seal
-	(*ExpireShards)(nil),       // 49: shardstream.v1.ExpireShards
-	(*DrainBroker)(nil),        // 50: shardstream.v1.DrainBroker
-	(*UndrainBroker)(nil),      // 51: shardstream.v1.UndrainBroker
-	(*RemoveBroker)(nil),       // 52: shardstream.v1.RemoveBroker
-	(*Rebalance)(nil),          // 53: shardstream.v1.Rebalance
-	(*RecoverShard)(nil),       // 54: shardstream.v1.RecoverShard
-	(*CommandResult)(nil),      // 55: shardstream.v1.CommandResult
-	(*SnapshotChunk)(nil),      // 56: shardstream.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),     // 57: shardstream.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),        // 58: shardstream.v1.SnapshotEnd
-	nil,                        // 59: shardstream.v1.CreateStream.TagsEntry
-	nil,                        // 60: shardstream.v1.AddTags.TagsEntry
-	nil,                        // 61: shardstream.v1.RegisterConsumer.TagsEntry
-	(*Limits)(nil),             // 62: shardstream.v1.Limits
-	(*Broker)(nil),             // 63: shardstream.v1.Broker
-	(StreamMode)(0),            // 64: shardstream.v1.StreamMode
-	(ShardMetric)(0),           // 65: shardstream.v1.ShardMetric
-	(ErrorKind)(0),             // 66: shardstream.v1.ErrorKind
-	(StreamStatus)(0),          // 67: shardstream.v1.StreamStatus
-	(*Stream)(nil),             // 68: shardstream.v1.Stream
-	(*Shard)(nil),              // 69: shardstream.v1.Shard
-	(*ClusterInfo)(nil),        // 70: shardstream.v1.ClusterInfo
+	(*ShardPair)(nil),          // 46: shardstream.v1.ShardPair
+	(*NoteDemand)(nil),         // 47: shardstream.v1.NoteDemand
+	(*DemandNote)(nil),         // 48: shardstream.v1.DemandNote
+	(*SealParents)(nil),        // 49: shardstream.v1.SealParents
+	(*SealShards)(nil),         // 50: shardstream.v1.SealShards
+	(*Seal)(nil),               // 51: shardstream.v1.Seal
+	(*ExpireShards)(nil),       // 52: shardstream.v1.ExpireShards
+	(*DrainBroker)(nil),        // 53: shardstream.v1.DrainBroker
+	(*UndrainBroker)(nil),      // 54: shardstream.v1.UndrainBroker
+	(*RemoveBroker)(nil),       // 55: shardstream.v1.RemoveBroker
+	(*Rebalance)(nil),          // 56: shardstream.v1.Rebalance
+	(*RecoverShard)(nil),       // 57: shardstream.v1.RecoverShard
+	(*CommandResult)(nil),      // 58: shardstream.v1.CommandResult
+	(*SnapshotChunk)(nil),      // 59: shardstream.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),     // 60: shardstream.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 61: shardstream.v1.SnapshotEnd
+	nil,                        // 62: shardstream.v1.CreateStream.TagsEntry
+	nil,                        // 63: shardstream.v1.AddTags.TagsEntry
+	nil,                        // 64: shardstream.v1.RegisterConsumer.TagsEntry
+	(*Limits)(nil),             // 65: shardstream.v1.Limits
+	(*Broker)(nil),             // 66: shardstream.v1.Broker
+	(StreamMode)(0),            // 67: shardstream.v1.StreamMode
+	(ShardMetric)(0),           // 68: shardstream.v1.ShardMetric
+	(*DemandPeak)(nil),         // 69: shardstream.v1.DemandPeak
+	(ErrorKind)(0),             // 70: shardstream.v1.ErrorKind
+	(StreamStatus)(0),          // 71: shardstream.v1.StreamStatus
+	(*Stream)(nil),             // 72: shardstream.v1.Stream
+	(*Shard)(nil),              // 73: shardstream.v1.Shard
+	(*ClusterInfo)(nil),        // 74: shardstream.v1.ClusterInfo
 }
 var file_shardstream_v1_command_proto_depIdxs = []int32{
 	3,  // 0: shardstream.v1.Command.init_cluster:type_name -> shardstream.v1.InitCluster
@@ -4983,14 +5197,14 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	43, // 19: shardstream.v1.Command.set_factors:type_name -> shardstream.v1.SetFactors
 	41, // 20: shardstream.v1.Command.note_frames:type_name -> shardstream.v1.NoteFrames
 	45, // 21: shardstream.v1.Command.reshard:type_name -> shardstream.v1.Reshard
-	46, // 22: shardstream.v1.Command.seal_parents:type_name -> shardstream.v1.SealParents
-	47, // 23: shardstream.v1.Command.seal_shards:type_name -> shardstream.v1.SealShards
-	49, // 24: shardstream.v1.Command.expire_shards:type_name -> shardstream.v1.ExpireShards
-	50, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
-	51, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
-	52, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
-	53, // 28: shardstream.v1.Command.rebalance:type_name -> shardstream.v1.Rebalance
-	54, // 29: shardstream.v1.Command.recover_shard:type_name -> shardstream.v1.RecoverShard
+	49, // 22: shardstream.v1.Command.seal_parents:type_name -> shardstream.v1.SealParents
+	50, // 23: shardstream.v1.Command.seal_shards:type_name -> shardstream.v1.SealShards
+	52, // 24: shardstream.v1.Command.expire_shards:type_name -> shardstream.v1.ExpireShards
+	53, // 25: shardstream.v1.Command.drain_broker:type_name -> shardstream.v1.DrainBroker
+	54, // 26: shardstream.v1.Command.undrain_broker:type_name -> shardstream.v1.UndrainBroker
+	55, // 27: shardstream.v1.Command.remove_broker:type_name -> shardstream.v1.RemoveBroker
+	56, // 28: shardstream.v1.Command.rebalance:type_name -> shardstream.v1.Rebalance
+	57, // 29: shardstream.v1.Command.recover_shard:type_name -> shardstream.v1.RecoverShard
 	16, // 30: shardstream.v1.Command.register_consumer:type_name -> shardstream.v1.RegisterConsumer
 	17, // 31: shardstream.v1.Command.deregister_consumer:type_name -> shardstream.v1.DeregisterConsumer
 	18, // 32: shardstream.v1.Command.advance_consumers:type_name -> shardstream.v1.AdvanceConsumers
@@ -4998,53 +5212,57 @@ var file_shardstream_v1_command_proto_depIdxs = []int32{
 	20, // 34: shardstream.v1.Command.update_stream:type_name -> shardstream.v1.UpdateStream
 	26, // 35: shardstream.v1.Command.end_update:type_name -> shardstream.v1.EndUpdate
 	27, // 36: shardstream.v1.Command.set_commitment:type_name -> shardstream.v1.SetCommitment
-	62, // 37: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
-	63, // 38: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
-	64, // 39: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
-	59, // 40: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
-	6,  // 41: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
-	8,  // 42: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
-	60, // 43: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
-	15, // 44: shardstream.v1.AddTags.consumer:type_name -> shardstream.v1.ConsumerRef
-	15, // 45: shardstream.v1.RemoveTags.consumer:type_name -> shardstream.v1.ConsumerRef
-	61, // 46: shardstream.v1.RegisterConsumer.tags:type_name -> shardstream.v1.RegisterConsumer.TagsEntry
-	15, // 47: shardstream.v1.DeregisterConsumer.consumer:type_name -> shardstream.v1.ConsumerRef
-	15, // 48: shardstream.v1.SetPolicy.consumer:type_name -> shardstream.v1.ConsumerRef
-	21, // 49: shardstream.v1.UpdateStream.set_mode:type_name -> shardstream.v1.SetMode
-	22, // 50: shardstream.v1.UpdateStream.set_warm:type_name -> shardstream.v1.SetWarm
-	23, // 51: shardstream.v1.UpdateStream.shard_metrics:type_name -> shardstream.v1.ShardMetrics
-	24, // 52: shardstream.v1.UpdateStream.start_encryption:type_name -> shardstream.v1.StartEncryption
-	25, // 53: shardstream.v1.UpdateStream.stop_encryption:type_name -> shardstream.v1.StopEncryption
-	64, // 54: shardstream.v1.SetMode.mode:type_name -> shardstream.v1.StreamMode
-	65, // 55: shardstream.v1.ShardMetrics.metrics:type_name -> shardstream.v1.ShardMetric
-	8,  // 56: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
-	30, // 57: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
-	8,  // 58: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
-	34, // 59: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
-	36, // 60: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
-	38, // 61: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
-	36, // 62: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
-	42, // 63: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
-	44, // 64: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
-	0,  // 65: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
-	6,  // 66: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
-	48, // 67: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
-	30, // 68: shardstream.v1.RecoverShard.damage:type_name -> shardstream.v1.LostRange
-	66, // 69: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
-	67, // 70: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
-	66, // 71: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
-	1,  // 72: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
-	57, // 73: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
-	68, // 74: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
-	69, // 75: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
-	63, // 76: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
-	58, // 77: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
-	70, // 78: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	47, // 37: shardstream.v1.Command.note_demand:type_name -> shardstream.v1.NoteDemand
+	65, // 38: shardstream.v1.InitCluster.limits:type_name -> shardstream.v1.Limits
+	66, // 39: shardstream.v1.RegisterBroker.broker:type_name -> shardstream.v1.Broker
+	67, // 40: shardstream.v1.CreateStream.mode:type_name -> shardstream.v1.StreamMode
+	62, // 41: shardstream.v1.CreateStream.tags:type_name -> shardstream.v1.CreateStream.TagsEntry
+	6,  // 42: shardstream.v1.CreateStream.placement:type_name -> shardstream.v1.ReplicaNodes
+	8,  // 43: shardstream.v1.ReplicasCreated.replicas:type_name -> shardstream.v1.ReplicaRef
+	63, // 44: shardstream.v1.AddTags.tags:type_name -> shardstream.v1.AddTags.TagsEntry
+	15, // 45: shardstream.v1.AddTags.consumer:type_name -> shardstream.v1.ConsumerRef
+	15, // 46: shardstream.v1.RemoveTags.consumer:type_name -> shardstream.v1.ConsumerRef
+	64, // 47: shardstream.v1.RegisterConsumer.tags:type_name -> shardstream.v1.RegisterConsumer.TagsEntry
+	15, // 48: shardstream.v1.DeregisterConsumer.consumer:type_name -> shardstream.v1.ConsumerRef
+	15, // 49: shardstream.v1.SetPolicy.consumer:type_name -> shardstream.v1.ConsumerRef
+	21, // 50: shardstream.v1.UpdateStream.set_mode:type_name -> shardstream.v1.SetMode
+	22, // 51: shardstream.v1.UpdateStream.set_warm:type_name -> shardstream.v1.SetWarm
+	23, // 52: shardstream.v1.UpdateStream.shard_metrics:type_name -> shardstream.v1.ShardMetrics
+	24, // 53: shardstream.v1.UpdateStream.start_encryption:type_name -> shardstream.v1.StartEncryption
+	25, // 54: shardstream.v1.UpdateStream.stop_encryption:type_name -> shardstream.v1.StopEncryption
+	67, // 55: shardstream.v1.SetMode.mode:type_name -> shardstream.v1.StreamMode
+	68, // 56: shardstream.v1.ShardMetrics.metrics:type_name -> shardstream.v1.ShardMetric
+	8,  // 57: shardstream.v1.MarkSuspect.replicas:type_name -> shardstream.v1.ReplicaRef
+	30, // 58: shardstream.v1.AcceptLoss.ranges:type_name -> shardstream.v1.LostRange
+	8,  // 59: shardstream.v1.LostRange.replica:type_name -> shardstream.v1.ReplicaRef
+	34, // 60: shardstream.v1.AlterInSync.changes:type_name -> shardstream.v1.InSyncChange
+	36, // 61: shardstream.v1.MoveLeaders.moves:type_name -> shardstream.v1.ReplicaChange
+	38, // 62: shardstream.v1.AddReplicas.places:type_name -> shardstream.v1.ReplicaPlace
+	36, // 63: shardstream.v1.DropReplicas.replicas:type_name -> shardstream.v1.ReplicaChange
+	42, // 64: shardstream.v1.NoteFrames.notes:type_name -> shardstream.v1.FrameNote
+	44, // 65: shardstream.v1.SetFactors.changes:type_name -> shardstream.v1.FactorChange
+	0,  // 66: shardstream.v1.Reshard.kind:type_name -> shardstream.v1.ReshardKind
+	6,  // 67: shardstream.v1.Reshard.placement:type_name -> shardstream.v1.ReplicaNodes
+	46, // 68: shardstream.v1.Reshard.merges:type_name -> shardstream.v1.ShardPair
+	48, // 69: shardstream.v1.NoteDemand.notes:type_name -> shardstream.v1.DemandNote
+	69, // 70: shardstream.v1.DemandNote.peak:type_name -> shardstream.v1.DemandPeak
+	51, // 71: shardstream.v1.SealShards.seals:type_name -> shardstream.v1.Seal
+	30, // 72: shardstream.v1.RecoverShard.damage:type_name -> shardstream.v1.LostRange
+	70, // 73: shardstream.v1.CommandResult.error:type_name -> shardstream.v1.ErrorKind
+	71, // 74: shardstream.v1.CommandResult.status:type_name -> shardstream.v1.StreamStatus
+	70, // 75: shardstream.v1.CommandResult.items:type_name -> shardstream.v1.ErrorKind
+	1,  // 76: shardstream.v1.CommandResult.refusal:type_name -> shardstream.v1.Refusal
+	60, // 77: shardstream.v1.SnapshotChunk.header:type_name -> shardstream.v1.SnapshotHeader
+	72, // 78: shardstream.v1.SnapshotChunk.stream:type_name -> shardstream.v1.Stream
+	73, // 79: shardstream.v1.SnapshotChunk.shard:type_name -> shardstream.v1.Shard
+	66, // 80: shardstream.v1.SnapshotChunk.broker:type_name -> shardstream.v1.Broker
+	61, // 81: shardstream.v1.SnapshotChunk.end:type_name -> shardstream.v1.SnapshotEnd
+	74, // 82: shardstream.v1.SnapshotHeader.cluster:type_name -> shardstream.v1.ClusterInfo
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_command_proto_init() }
@@ -5091,6 +5309,7 @@ func file_shardstream_v1_command_proto_init() {
 		(*Command_UpdateStream)(nil),
 		(*Command_EndUpdate)(nil),
 		(*Command_SetCommitment)(nil),
+		(*Command_NoteDemand)(nil),
 	}
 	file_shardstream_v1_command_proto_msgTypes[18].OneofWrappers = []any{
 		(*UpdateStream_SetMode)(nil),
@@ -5100,7 +5319,7 @@ func file_shardstream_v1_command_proto_init() {
 		(*UpdateStream_StartEncryption)(nil),
 		(*UpdateStream_StopEncryption)(nil),
 	}
-	file_shardstream_v1_command_proto_msgTypes[54].OneofWrappers = []any{
+	file_shardstream_v1_command_proto_msgTypes[57].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Stream)(nil),
 		(*SnapshotChunk_Shard)(nil),
@@ -5113,7 +5332,7 @@ func file_shardstream_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_command_proto_rawDesc), len(file_shardstream_v1_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   60,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -926,10 +926,11 @@ type Stream struct {
 	DataKey        uint32        `protobuf:"varint,17,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`                                                       // id of the one for new records; 0: they are not encrypted
 	WarmMibps      uint32        `protobuf:"varint,18,opt,name=warm_mibps,json=warmMibps,proto3" json:"warm_mibps,omitempty"`                                                 // asked for; 0: none
 	// When the stream was changed, Unix ms, as far as limits per 24 hours need it.
-	ModeChangesMs      []int64 `protobuf:"varint,19,rep,packed,name=mode_changes_ms,json=modeChangesMs,proto3" json:"mode_changes_ms,omitempty"`
-	CountChangesMs     []int64 `protobuf:"varint,20,rep,packed,name=count_changes_ms,json=countChangesMs,proto3" json:"count_changes_ms,omitempty"`
-	EncryptionStartsMs []int64 `protobuf:"varint,21,rep,packed,name=encryption_starts_ms,json=encryptionStartsMs,proto3" json:"encryption_starts_ms,omitempty"`
-	EncryptionStopsMs  []int64 `protobuf:"varint,22,rep,packed,name=encryption_stops_ms,json=encryptionStopsMs,proto3" json:"encryption_stops_ms,omitempty"`
+	ModeChangesMs      []int64       `protobuf:"varint,19,rep,packed,name=mode_changes_ms,json=modeChangesMs,proto3" json:"mode_changes_ms,omitempty"`
+	CountChangesMs     []int64       `protobuf:"varint,20,rep,packed,name=count_changes_ms,json=countChangesMs,proto3" json:"count_changes_ms,omitempty"`
+	EncryptionStartsMs []int64       `protobuf:"varint,21,rep,packed,name=encryption_starts_ms,json=encryptionStartsMs,proto3" json:"encryption_starts_ms,omitempty"`
+	EncryptionStopsMs  []int64       `protobuf:"varint,22,rep,packed,name=encryption_stops_ms,json=encryptionStopsMs,proto3" json:"encryption_stops_ms,omitempty"`
+	DemandPeaks        []*DemandPeak `protobuf:"bytes,23,rep,name=demand_peaks,json=demandPeaks,proto3" json:"demand_peaks,omitempty"` // by time; of an on-demand stream
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1118,6 +1119,75 @@ func (x *Stream) GetEncryptionStopsMs() []int64 {
 	return nil
 }
 
+func (x *Stream) GetDemandPeaks() []*DemandPeak {
+	if x != nil {
+		return x.DemandPeaks
+	}
+	return nil
+}
+
+// DemandPeak is the most that an on-demand stream was seen to need within a part
+// of the time for which its load is remembered.
+type DemandPeak struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromMs        int64                  `protobuf:"varint,1,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"` // when the part begins
+	Demand        uint64                 `protobuf:"varint,2,opt,name=demand,proto3" json:"demand,omitempty"`               // written per second: bytes, at least 1,000 for each record
+	Shards        uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`               // that the load was found to be spread over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DemandPeak) Reset() {
+	*x = DemandPeak{}
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DemandPeak) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DemandPeak) ProtoMessage() {}
+
+func (x *DemandPeak) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DemandPeak.ProtoReflect.Descriptor instead.
+func (*DemandPeak) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DemandPeak) GetFromMs() int64 {
+	if x != nil {
+		return x.FromMs
+	}
+	return 0
+}
+
+func (x *DemandPeak) GetDemand() uint64 {
+	if x != nil {
+		return x.Demand
+	}
+	return 0
+}
+
+func (x *DemandPeak) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
 // Consumer is a registered consumer of a stream (enhanced fan-out). Its name and
 // the second of its creation are part of its ARN.
 type Consumer struct {
@@ -1134,7 +1204,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1216,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[5]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1229,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{5}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Consumer) GetName() string {
@@ -1219,7 +1289,7 @@ type DataKey struct {
 
 func (x *DataKey) Reset() {
 	*x = DataKey{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1301,7 @@ func (x *DataKey) String() string {
 func (*DataKey) ProtoMessage() {}
 
 func (x *DataKey) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[6]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1314,7 @@ func (x *DataKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataKey.ProtoReflect.Descriptor instead.
 func (*DataKey) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{6}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DataKey) GetId() uint32 {
@@ -1299,7 +1369,7 @@ type Resharding struct {
 
 func (x *Resharding) Reset() {
 	*x = Resharding{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1381,7 @@ func (x *Resharding) String() string {
 func (*Resharding) ProtoMessage() {}
 
 func (x *Resharding) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[7]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1394,7 @@ func (x *Resharding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resharding.ProtoReflect.Descriptor instead.
 func (*Resharding) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{7}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Resharding) GetParents() []uint32 {
@@ -1367,7 +1437,7 @@ type HashRange struct {
 
 func (x *HashRange) Reset() {
 	*x = HashRange{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1449,7 @@ func (x *HashRange) String() string {
 func (*HashRange) ProtoMessage() {}
 
 func (x *HashRange) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[8]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1462,7 @@ func (x *HashRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashRange.ProtoReflect.Descriptor instead.
 func (*HashRange) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{8}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HashRange) GetStartHi() uint64 {
@@ -1434,7 +1504,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1516,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[9]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1529,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{9}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1511,7 +1581,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1593,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[10]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1606,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{10}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Shard) GetStreamId() uint64 {
@@ -1686,7 +1756,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1768,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_metadata_proto_msgTypes[11]
+	mi := &file_shardstream_v1_metadata_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1781,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{11}
+	return file_shardstream_v1_metadata_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Recovery) GetAtMs() int64 {
@@ -1817,7 +1887,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnoted_frame\x18\r \x01(\x04R\n" +
 	"notedFrame\x12\x1a\n" +
-	"\bdraining\x18\x0e \x01(\bR\bdraining\"\xe1\a\n" +
+	"\bdraining\x18\x0e \x01(\bR\bdraining\"\xa0\b\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1843,10 +1913,16 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x0fmode_changes_ms\x18\x13 \x03(\x03R\rmodeChangesMs\x12(\n" +
 	"\x10count_changes_ms\x18\x14 \x03(\x03R\x0ecountChangesMs\x120\n" +
 	"\x14encryption_starts_ms\x18\x15 \x03(\x03R\x12encryptionStartsMs\x12.\n" +
-	"\x13encryption_stops_ms\x18\x16 \x03(\x03R\x11encryptionStopsMs\x1a7\n" +
+	"\x13encryption_stops_ms\x18\x16 \x03(\x03R\x11encryptionStopsMs\x12=\n" +
+	"\fdemand_peaks\x18\x17 \x03(\v2\x1a.shardstream.v1.DemandPeakR\vdemandPeaks\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
+	"\n" +
+	"DemandPeak\x12\x17\n" +
+	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x16\n" +
+	"\x06demand\x18\x02 \x01(\x04R\x06demand\x12\x16\n" +
+	"\x06shards\x18\x03 \x01(\rR\x06shards\"\xae\x02\n" +
 	"\bConsumer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1997,7 +2073,7 @@ func file_shardstream_v1_metadata_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_metadata_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_shardstream_v1_metadata_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(ErrorKind)(0),      // 0: shardstream.v1.ErrorKind
 	(StreamStatus)(0),   // 1: shardstream.v1.StreamStatus
@@ -2012,15 +2088,16 @@ var file_shardstream_v1_metadata_proto_goTypes = []any{
 	(*Limits)(nil),      // 10: shardstream.v1.Limits
 	(*Broker)(nil),      // 11: shardstream.v1.Broker
 	(*Stream)(nil),      // 12: shardstream.v1.Stream
-	(*Consumer)(nil),    // 13: shardstream.v1.Consumer
-	(*DataKey)(nil),     // 14: shardstream.v1.DataKey
-	(*Resharding)(nil),  // 15: shardstream.v1.Resharding
-	(*HashRange)(nil),   // 16: shardstream.v1.HashRange
-	(*Replica)(nil),     // 17: shardstream.v1.Replica
-	(*Shard)(nil),       // 18: shardstream.v1.Shard
-	(*Recovery)(nil),    // 19: shardstream.v1.Recovery
-	nil,                 // 20: shardstream.v1.Stream.TagsEntry
-	nil,                 // 21: shardstream.v1.Consumer.TagsEntry
+	(*DemandPeak)(nil),  // 13: shardstream.v1.DemandPeak
+	(*Consumer)(nil),    // 14: shardstream.v1.Consumer
+	(*DataKey)(nil),     // 15: shardstream.v1.DataKey
+	(*Resharding)(nil),  // 16: shardstream.v1.Resharding
+	(*HashRange)(nil),   // 17: shardstream.v1.HashRange
+	(*Replica)(nil),     // 18: shardstream.v1.Replica
+	(*Shard)(nil),       // 19: shardstream.v1.Shard
+	(*Recovery)(nil),    // 20: shardstream.v1.Recovery
+	nil,                 // 21: shardstream.v1.Stream.TagsEntry
+	nil,                 // 22: shardstream.v1.Consumer.TagsEntry
 }
 var file_shardstream_v1_metadata_proto_depIdxs = []int32{
 	10, // 0: shardstream.v1.ClusterInfo.limits:type_name -> shardstream.v1.Limits
@@ -2028,23 +2105,24 @@ var file_shardstream_v1_metadata_proto_depIdxs = []int32{
 	5,  // 2: shardstream.v1.Broker.state:type_name -> shardstream.v1.BrokerState
 	1,  // 3: shardstream.v1.Stream.status:type_name -> shardstream.v1.StreamStatus
 	2,  // 4: shardstream.v1.Stream.mode:type_name -> shardstream.v1.StreamMode
-	20, // 5: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
-	15, // 6: shardstream.v1.Stream.reshard:type_name -> shardstream.v1.Resharding
-	13, // 7: shardstream.v1.Stream.consumers:type_name -> shardstream.v1.Consumer
+	21, // 5: shardstream.v1.Stream.tags:type_name -> shardstream.v1.Stream.TagsEntry
+	16, // 6: shardstream.v1.Stream.reshard:type_name -> shardstream.v1.Resharding
+	14, // 7: shardstream.v1.Stream.consumers:type_name -> shardstream.v1.Consumer
 	7,  // 8: shardstream.v1.Stream.shard_metrics:type_name -> shardstream.v1.ShardMetric
-	14, // 9: shardstream.v1.Stream.data_keys:type_name -> shardstream.v1.DataKey
-	6,  // 10: shardstream.v1.Consumer.status:type_name -> shardstream.v1.ConsumerStatus
-	21, // 11: shardstream.v1.Consumer.tags:type_name -> shardstream.v1.Consumer.TagsEntry
-	4,  // 12: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
-	16, // 13: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
-	3,  // 14: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
-	17, // 15: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
-	19, // 16: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 9: shardstream.v1.Stream.data_keys:type_name -> shardstream.v1.DataKey
+	13, // 10: shardstream.v1.Stream.demand_peaks:type_name -> shardstream.v1.DemandPeak
+	6,  // 11: shardstream.v1.Consumer.status:type_name -> shardstream.v1.ConsumerStatus
+	22, // 12: shardstream.v1.Consumer.tags:type_name -> shardstream.v1.Consumer.TagsEntry
+	4,  // 13: shardstream.v1.Replica.state:type_name -> shardstream.v1.ReplicaState
+	17, // 14: shardstream.v1.Shard.range:type_name -> shardstream.v1.HashRange
+	3,  // 15: shardstream.v1.Shard.state:type_name -> shardstream.v1.ShardState
+	18, // 16: shardstream.v1.Shard.replicas:type_name -> shardstream.v1.Replica
+	20, // 17: shardstream.v1.Shard.recoveries:type_name -> shardstream.v1.Recovery
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_metadata_proto_init() }
@@ -2058,7 +2136,7 @@ func file_shardstream_v1_metadata_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_metadata_proto_rawDesc), len(file_shardstream_v1_metadata_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

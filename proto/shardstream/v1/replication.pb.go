@@ -995,6 +995,188 @@ func (x *Nack) GetDetail() string {
 	return ""
 }
 
+// LoadReport covers the time since the last one that was answered. A shard that
+// the node leads and that is not listed got nothing.
+type LoadReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	OverMs        int64                  `protobuf:"varint,4,opt,name=over_ms,json=overMs,proto3" json:"over_ms,omitempty"`
+	Loads         []*ShardLoad           `protobuf:"bytes,5,rep,name=loads,proto3" json:"loads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadReport) Reset() {
+	*x = LoadReport{}
+	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadReport) ProtoMessage() {}
+
+func (x *LoadReport) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadReport.ProtoReflect.Descriptor instead.
+func (*LoadReport) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LoadReport) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *LoadReport) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *LoadReport) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *LoadReport) GetOverMs() int64 {
+	if x != nil {
+		return x.OverMs
+	}
+	return 0
+}
+
+func (x *LoadReport) GetLoads() []*ShardLoad {
+	if x != nil {
+		return x.Loads
+	}
+	return nil
+}
+
+type ShardLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamId      uint64                 `protobuf:"varint,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // data and partition keys
+	Records       uint64                 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardLoad) Reset() {
+	*x = ShardLoad{}
+	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardLoad) ProtoMessage() {}
+
+func (x *ShardLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardLoad.ProtoReflect.Descriptor instead.
+func (*ShardLoad) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ShardLoad) GetStreamId() uint64 {
+	if x != nil {
+		return x.StreamId
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+type LoadReportAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadReportAnswer) Reset() {
+	*x = LoadReportAnswer{}
+	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadReportAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadReportAnswer) ProtoMessage() {}
+
+func (x *LoadReportAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadReportAnswer.ProtoReflect.Descriptor instead.
+func (*LoadReportAnswer) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{13}
+}
+
 type RecallRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1005,7 +1187,7 @@ type RecallRequest struct {
 
 func (x *RecallRequest) Reset() {
 	*x = RecallRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1199,7 @@ func (x *RecallRequest) String() string {
 func (*RecallRequest) ProtoMessage() {}
 
 func (x *RecallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[11]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1212,7 @@ func (x *RecallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallRequest.ProtoReflect.Descriptor instead.
 func (*RecallRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecallRequest) GetClusterId() string {
@@ -1058,7 +1240,7 @@ type RecallResponse struct {
 
 func (x *RecallResponse) Reset() {
 	*x = RecallResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1252,7 @@ func (x *RecallResponse) String() string {
 func (*RecallResponse) ProtoMessage() {}
 
 func (x *RecallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[12]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1265,7 @@ func (x *RecallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallResponse.ProtoReflect.Descriptor instead.
 func (*RecallResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RecallResponse) GetIncarnation() uint64 {
@@ -1118,7 +1300,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1312,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[13]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1325,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SubmitRequest) GetClusterId() string {
@@ -1176,7 +1358,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1370,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[14]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1383,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SubmitResponse) GetResult() *CommandResult {
@@ -1229,7 +1411,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1423,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[15]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1436,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{15}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Beat) GetClusterId() string {
@@ -1339,7 +1521,7 @@ type BeatAnswer struct {
 
 func (x *BeatAnswer) Reset() {
 	*x = BeatAnswer{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1533,7 @@ func (x *BeatAnswer) String() string {
 func (*BeatAnswer) ProtoMessage() {}
 
 func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[16]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1546,7 @@ func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatAnswer.ProtoReflect.Descriptor instead.
 func (*BeatAnswer) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{16}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BeatAnswer) GetNumber() uint64 {
@@ -1407,7 +1589,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1601,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[17]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1614,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{17}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *JoinRequest) GetClusterId() string {
@@ -1473,7 +1655,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1667,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[18]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1680,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{18}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -1525,7 +1707,7 @@ type PromiseRequest struct {
 
 func (x *PromiseRequest) Reset() {
 	*x = PromiseRequest{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1719,7 @@ func (x *PromiseRequest) String() string {
 func (*PromiseRequest) ProtoMessage() {}
 
 func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[19]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1732,7 @@ func (x *PromiseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseRequest.ProtoReflect.Descriptor instead.
 func (*PromiseRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{19}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PromiseRequest) GetClusterId() string {
@@ -1578,7 +1760,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1772,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[20]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1785,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{20}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Founder) GetNodeId() string {
@@ -1637,7 +1819,7 @@ type PromiseResponse struct {
 
 func (x *PromiseResponse) Reset() {
 	*x = PromiseResponse{}
-	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1831,7 @@ func (x *PromiseResponse) String() string {
 func (*PromiseResponse) ProtoMessage() {}
 
 func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_replication_proto_msgTypes[21]
+	mi := &file_shardstream_v1_replication_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1844,7 @@ func (x *PromiseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromiseResponse.ProtoReflect.Descriptor instead.
 func (*PromiseResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{21}
+	return file_shardstream_v1_replication_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PromiseResponse) GetPromised() bool {
@@ -1770,7 +1952,21 @@ const file_shardstream_v1_replication_proto_rawDesc = "" +
 	"\x05error\x18\x06 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12#\n" +
 	"\rcurrent_epoch\x18\a \x01(\rR\fcurrentEpoch\x12\x1a\n" +
 	"\bexpected\x18\b \x01(\x04R\bexpected\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail\"G\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\"\xb0\x01\n" +
+	"\n" +
+	"LoadReport\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x17\n" +
+	"\aover_ms\x18\x04 \x01(\x03R\x06overMs\x12/\n" +
+	"\x05loads\x18\x05 \x03(\v2\x19.shardstream.v1.ShardLoadR\x05loads\"n\n" +
+	"\tShardLoad\x12\x1b\n" +
+	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\"\x12\n" +
+	"\x10LoadReportAnswer\"G\n" +
 	"\rRecallRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -1829,14 +2025,15 @@ const file_shardstream_v1_replication_proto_rawDesc = "" +
 	"\bpromised\x18\x01 \x01(\bR\bpromised\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail2Q\n" +
 	"\vReplication\x12B\n" +
-	"\x04Push\x12\x19.shardstream.v1.PushFrame\x1a\x1b.shardstream.v1.AnswerFrame(\x010\x012\xee\x02\n" +
+	"\x04Push\x12\x19.shardstream.v1.PushFrame\x1a\x1b.shardstream.v1.AnswerFrame(\x010\x012\xbb\x03\n" +
 	"\n" +
 	"Controller\x12G\n" +
 	"\x06Submit\x12\x1d.shardstream.v1.SubmitRequest\x1a\x1e.shardstream.v1.SubmitResponse\x12?\n" +
 	"\aSession\x12\x14.shardstream.v1.Beat\x1a\x1a.shardstream.v1.BeatAnswer(\x010\x01\x12A\n" +
 	"\x04Join\x12\x1b.shardstream.v1.JoinRequest\x1a\x1c.shardstream.v1.JoinResponse\x12J\n" +
 	"\aPromise\x12\x1e.shardstream.v1.PromiseRequest\x1a\x1f.shardstream.v1.PromiseResponse\x12G\n" +
-	"\x06Recall\x12\x1d.shardstream.v1.RecallRequest\x1a\x1e.shardstream.v1.RecallResponseB\xaf\x01\n" +
+	"\x06Recall\x12\x1d.shardstream.v1.RecallRequest\x1a\x1e.shardstream.v1.RecallResponse\x12K\n" +
+	"\vReportLoads\x12\x1a.shardstream.v1.LoadReport\x1a .shardstream.v1.LoadReportAnswerB\xaf\x01\n" +
 	"\x12com.shardstream.v1B\x10ReplicationProtoP\x01Z.shardstream/proto/shardstream/v1;shardstreamv1\xa2\x02\x03SXX\xaa\x02\x0eShardstream.V1\xca\x02\x0eShardstream\\V1\xe2\x02\x1aShardstream\\V1\\GPBMetadata\xea\x02\x0fShardstream::V1b\x06proto3"
 
 var (
@@ -1851,33 +2048,36 @@ func file_shardstream_v1_replication_proto_rawDescGZIP() []byte {
 	return file_shardstream_v1_replication_proto_rawDescData
 }
 
-var file_shardstream_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shardstream_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_shardstream_v1_replication_proto_goTypes = []any{
-	(*PushFrame)(nil),       // 0: shardstream.v1.PushFrame
-	(*PushHello)(nil),       // 1: shardstream.v1.PushHello
-	(*Hand)(nil),            // 2: shardstream.v1.Hand
-	(*HandReply)(nil),       // 3: shardstream.v1.HandReply
-	(*EpochStart)(nil),      // 4: shardstream.v1.EpochStart
-	(*Cut)(nil),             // 5: shardstream.v1.Cut
-	(*AppendBatch)(nil),     // 6: shardstream.v1.AppendBatch
-	(*HighWatermark)(nil),   // 7: shardstream.v1.HighWatermark
-	(*AnswerFrame)(nil),     // 8: shardstream.v1.AnswerFrame
-	(*Ack)(nil),             // 9: shardstream.v1.Ack
-	(*Nack)(nil),            // 10: shardstream.v1.Nack
-	(*RecallRequest)(nil),   // 11: shardstream.v1.RecallRequest
-	(*RecallResponse)(nil),  // 12: shardstream.v1.RecallResponse
-	(*SubmitRequest)(nil),   // 13: shardstream.v1.SubmitRequest
-	(*SubmitResponse)(nil),  // 14: shardstream.v1.SubmitResponse
-	(*Beat)(nil),            // 15: shardstream.v1.Beat
-	(*BeatAnswer)(nil),      // 16: shardstream.v1.BeatAnswer
-	(*JoinRequest)(nil),     // 17: shardstream.v1.JoinRequest
-	(*JoinResponse)(nil),    // 18: shardstream.v1.JoinResponse
-	(*PromiseRequest)(nil),  // 19: shardstream.v1.PromiseRequest
-	(*Founder)(nil),         // 20: shardstream.v1.Founder
-	(*PromiseResponse)(nil), // 21: shardstream.v1.PromiseResponse
-	(ErrorKind)(0),          // 22: shardstream.v1.ErrorKind
-	(*Command)(nil),         // 23: shardstream.v1.Command
-	(*CommandResult)(nil),   // 24: shardstream.v1.CommandResult
+	(*PushFrame)(nil),        // 0: shardstream.v1.PushFrame
+	(*PushHello)(nil),        // 1: shardstream.v1.PushHello
+	(*Hand)(nil),             // 2: shardstream.v1.Hand
+	(*HandReply)(nil),        // 3: shardstream.v1.HandReply
+	(*EpochStart)(nil),       // 4: shardstream.v1.EpochStart
+	(*Cut)(nil),              // 5: shardstream.v1.Cut
+	(*AppendBatch)(nil),      // 6: shardstream.v1.AppendBatch
+	(*HighWatermark)(nil),    // 7: shardstream.v1.HighWatermark
+	(*AnswerFrame)(nil),      // 8: shardstream.v1.AnswerFrame
+	(*Ack)(nil),              // 9: shardstream.v1.Ack
+	(*Nack)(nil),             // 10: shardstream.v1.Nack
+	(*LoadReport)(nil),       // 11: shardstream.v1.LoadReport
+	(*ShardLoad)(nil),        // 12: shardstream.v1.ShardLoad
+	(*LoadReportAnswer)(nil), // 13: shardstream.v1.LoadReportAnswer
+	(*RecallRequest)(nil),    // 14: shardstream.v1.RecallRequest
+	(*RecallResponse)(nil),   // 15: shardstream.v1.RecallResponse
+	(*SubmitRequest)(nil),    // 16: shardstream.v1.SubmitRequest
+	(*SubmitResponse)(nil),   // 17: shardstream.v1.SubmitResponse
+	(*Beat)(nil),             // 18: shardstream.v1.Beat
+	(*BeatAnswer)(nil),       // 19: shardstream.v1.BeatAnswer
+	(*JoinRequest)(nil),      // 20: shardstream.v1.JoinRequest
+	(*JoinResponse)(nil),     // 21: shardstream.v1.JoinResponse
+	(*PromiseRequest)(nil),   // 22: shardstream.v1.PromiseRequest
+	(*Founder)(nil),          // 23: shardstream.v1.Founder
+	(*PromiseResponse)(nil),  // 24: shardstream.v1.PromiseResponse
+	(ErrorKind)(0),           // 25: shardstream.v1.ErrorKind
+	(*Command)(nil),          // 26: shardstream.v1.Command
+	(*CommandResult)(nil),    // 27: shardstream.v1.CommandResult
 }
 var file_shardstream_v1_replication_proto_depIdxs = []int32{
 	1,  // 0: shardstream.v1.PushFrame.hello:type_name -> shardstream.v1.PushHello
@@ -1889,27 +2089,30 @@ var file_shardstream_v1_replication_proto_depIdxs = []int32{
 	3,  // 6: shardstream.v1.AnswerFrame.replies:type_name -> shardstream.v1.HandReply
 	9,  // 7: shardstream.v1.AnswerFrame.acks:type_name -> shardstream.v1.Ack
 	10, // 8: shardstream.v1.AnswerFrame.nacks:type_name -> shardstream.v1.Nack
-	22, // 9: shardstream.v1.Nack.error:type_name -> shardstream.v1.ErrorKind
-	23, // 10: shardstream.v1.SubmitRequest.command:type_name -> shardstream.v1.Command
-	24, // 11: shardstream.v1.SubmitResponse.result:type_name -> shardstream.v1.CommandResult
-	20, // 12: shardstream.v1.PromiseRequest.founders:type_name -> shardstream.v1.Founder
-	0,  // 13: shardstream.v1.Replication.Push:input_type -> shardstream.v1.PushFrame
-	13, // 14: shardstream.v1.Controller.Submit:input_type -> shardstream.v1.SubmitRequest
-	15, // 15: shardstream.v1.Controller.Session:input_type -> shardstream.v1.Beat
-	17, // 16: shardstream.v1.Controller.Join:input_type -> shardstream.v1.JoinRequest
-	19, // 17: shardstream.v1.Controller.Promise:input_type -> shardstream.v1.PromiseRequest
-	11, // 18: shardstream.v1.Controller.Recall:input_type -> shardstream.v1.RecallRequest
-	8,  // 19: shardstream.v1.Replication.Push:output_type -> shardstream.v1.AnswerFrame
-	14, // 20: shardstream.v1.Controller.Submit:output_type -> shardstream.v1.SubmitResponse
-	16, // 21: shardstream.v1.Controller.Session:output_type -> shardstream.v1.BeatAnswer
-	18, // 22: shardstream.v1.Controller.Join:output_type -> shardstream.v1.JoinResponse
-	21, // 23: shardstream.v1.Controller.Promise:output_type -> shardstream.v1.PromiseResponse
-	12, // 24: shardstream.v1.Controller.Recall:output_type -> shardstream.v1.RecallResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	25, // 9: shardstream.v1.Nack.error:type_name -> shardstream.v1.ErrorKind
+	12, // 10: shardstream.v1.LoadReport.loads:type_name -> shardstream.v1.ShardLoad
+	26, // 11: shardstream.v1.SubmitRequest.command:type_name -> shardstream.v1.Command
+	27, // 12: shardstream.v1.SubmitResponse.result:type_name -> shardstream.v1.CommandResult
+	23, // 13: shardstream.v1.PromiseRequest.founders:type_name -> shardstream.v1.Founder
+	0,  // 14: shardstream.v1.Replication.Push:input_type -> shardstream.v1.PushFrame
+	16, // 15: shardstream.v1.Controller.Submit:input_type -> shardstream.v1.SubmitRequest
+	18, // 16: shardstream.v1.Controller.Session:input_type -> shardstream.v1.Beat
+	20, // 17: shardstream.v1.Controller.Join:input_type -> shardstream.v1.JoinRequest
+	22, // 18: shardstream.v1.Controller.Promise:input_type -> shardstream.v1.PromiseRequest
+	14, // 19: shardstream.v1.Controller.Recall:input_type -> shardstream.v1.RecallRequest
+	11, // 20: shardstream.v1.Controller.ReportLoads:input_type -> shardstream.v1.LoadReport
+	8,  // 21: shardstream.v1.Replication.Push:output_type -> shardstream.v1.AnswerFrame
+	17, // 22: shardstream.v1.Controller.Submit:output_type -> shardstream.v1.SubmitResponse
+	19, // 23: shardstream.v1.Controller.Session:output_type -> shardstream.v1.BeatAnswer
+	21, // 24: shardstream.v1.Controller.Join:output_type -> shardstream.v1.JoinResponse
+	24, // 25: shardstream.v1.Controller.Promise:output_type -> shardstream.v1.PromiseResponse
+	15, // 26: shardstream.v1.Controller.Recall:output_type -> shardstream.v1.RecallResponse
+	13, // 27: shardstream.v1.Controller.ReportLoads:output_type -> shardstream.v1.LoadReportAnswer
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_replication_proto_init() }
@@ -1925,7 +2128,7 @@ func file_shardstream_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_replication_proto_rawDesc), len(file_shardstream_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -125,11 +125,12 @@ var Replication_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Controller_Submit_FullMethodName  = "/shardstream.v1.Controller/Submit"
-	Controller_Session_FullMethodName = "/shardstream.v1.Controller/Session"
-	Controller_Join_FullMethodName    = "/shardstream.v1.Controller/Join"
-	Controller_Promise_FullMethodName = "/shardstream.v1.Controller/Promise"
-	Controller_Recall_FullMethodName  = "/shardstream.v1.Controller/Recall"
+	Controller_Submit_FullMethodName      = "/shardstream.v1.Controller/Submit"
+	Controller_Session_FullMethodName     = "/shardstream.v1.Controller/Session"
+	Controller_Join_FullMethodName        = "/shardstream.v1.Controller/Join"
+	Controller_Promise_FullMethodName     = "/shardstream.v1.Controller/Promise"
+	Controller_Recall_FullMethodName      = "/shardstream.v1.Controller/Recall"
+	Controller_ReportLoads_FullMethodName = "/shardstream.v1.Controller/ReportLoads"
 )
 
 // ControllerClient is the client API for Controller service.
@@ -153,6 +154,8 @@ type ControllerClient interface {
 	// restarts asks its peers before it takes part in raft again, as its disk may
 	// be a copy from an earlier time. Answered by any node, also while it starts.
 	Recall(ctx context.Context, in *RecallRequest, opts ...grpc.CallOption) (*RecallResponse, error)
+	// ReportLoads tells what was written to the on-demand shards that a node leads.
+	ReportLoads(ctx context.Context, in *LoadReport, opts ...grpc.CallOption) (*LoadReportAnswer, error)
 }
 
 type controllerClient struct {
@@ -216,6 +219,16 @@ func (c *controllerClient) Recall(ctx context.Context, in *RecallRequest, opts .
 	return out, nil
 }
 
+func (c *controllerClient) ReportLoads(ctx context.Context, in *LoadReport, opts ...grpc.CallOption) (*LoadReportAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LoadReportAnswer)
+	err := c.cc.Invoke(ctx, Controller_ReportLoads_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControllerServer is the server API for Controller service.
 // All implementations must embed UnimplementedControllerServer
 // for forward compatibility.
@@ -237,6 +250,8 @@ type ControllerServer interface {
 	// restarts asks its peers before it takes part in raft again, as its disk may
 	// be a copy from an earlier time. Answered by any node, also while it starts.
 	Recall(context.Context, *RecallRequest) (*RecallResponse, error)
+	// ReportLoads tells what was written to the on-demand shards that a node leads.
+	ReportLoads(context.Context, *LoadReport) (*LoadReportAnswer, error)
 	mustEmbedUnimplementedControllerServer()
 }
 
@@ -261,6 +276,9 @@ func (UnimplementedControllerServer) Promise(context.Context, *PromiseRequest) (
 }
 func (UnimplementedControllerServer) Recall(context.Context, *RecallRequest) (*RecallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Recall not implemented")
+}
+func (UnimplementedControllerServer) ReportLoads(context.Context, *LoadReport) (*LoadReportAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportLoads not implemented")
 }
 func (UnimplementedControllerServer) mustEmbedUnimplementedControllerServer() {}
 func (UnimplementedControllerServer) testEmbeddedByValue()                    {}
@@ -362,6 +380,24 @@ func _Controller_Recall_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Controller_ReportLoads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoadReport)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServer).ReportLoads(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Controller_ReportLoads_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServer).ReportLoads(ctx, req.(*LoadReport))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Controller_ServiceDesc is the grpc.ServiceDesc for Controller service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -384,6 +420,10 @@ var Controller_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Recall",
 			Handler:    _Controller_Recall_Handler,
+		},
+		{
+			MethodName: "ReportLoads",
+			Handler:    _Controller_ReportLoads_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -16,7 +16,7 @@ RACE := -race
 export CGO_ENABLED = 1
 endif
 
-.PHONY: help run build test test-unit test-e2e test-cluster test-chaos test-long clients lint format proto fuzz bench clean race-note
+.PHONY: help run build test test-unit test-conformance test-e2e test-cluster test-chaos test-long clients lint format proto fuzz bench clean race-note
 
 help: ## List these words.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ build: ## Build bin/shardstream.
 	@mkdir -p bin
 	$(GO) build -o $(BIN) ./cmd/shardstream
 
-test: race-note test-unit test-e2e test-cluster ## All tests, in the short form: below ten minutes on two cores.
+test: race-note test-unit test-conformance test-e2e test-cluster ## All tests, in the short form: below ten minutes on two cores.
 
 race-note:
 ifeq ($(RACE),)
@@ -36,8 +36,12 @@ ifeq ($(RACE),)
 endif
 
 test-unit: race-note ## Tests of every package, with the race detector.
-	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -vE '/test/(e2e|cluster)$$')
+	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -vE '/test/(conformance|e2e|cluster)$$')
 	$(GO) test -timeout 9m -run Bubble ./broker # the race detector crashes these
+
+# It drives the built binary, which the test cache knows nothing of.
+test-conformance: ## The Kinesis API row by row against the real binary, in JSON and CBOR.
+	$(GO) test -count=1 -timeout 9m ./test/conformance
 
 # Verbose, so that each skipped test says why.
 test-e2e: clients ## The real binary under real clients: AWS CLI, boto3, Go and JS SDKs, kill -9.

@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"test/history":                         {},
 	"test/sim":                             {"broker/recordlog", "broker/replica", "proto/shardstream/v1", "raftfsm", "stream"},
 	"test/plainbody":                       {},
+	"test/conformance":                     {},
 	"test/e2e":                             {},
 	"test/cluster":                         {},
 	"test/deploy":                          {},

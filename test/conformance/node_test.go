@@ -1,0 +1,124 @@
+package conformance
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// node is a `shardstream dev` that is started when the first row needs it, and
+// shared by all rows of its kind.
+type node struct {
+	name string
+	args []string
+
+	once     sync.Once
+	failure  error  // of the start
+	endpoint string // http://127.0.0.1:PORT
+	cmd      *exec.Cmd
+	log      *os.File // stderr
+	ended    chan struct{}
+
+	mu    sync.Mutex
+	taken int // seeds given out
+}
+
+// seeds is how many streams a node with seeds has, each with two shards.
+const seeds = 60
+
+var (
+	// plain goes through its transitions as fast as it can.
+	plain = &node{name: "plain", args: []string{"--transition-delay", "0s"}}
+	// slow keeps streams CREATING, UPDATING and DELETING for a minute. Its seeds
+	// are ACTIVE from the start.
+	slow = &node{name: "slow", args: append([]string{"--transition-delay", "1m"}, seedArgs()...)}
+	// account is for rows that see all streams of the account. They run one by one.
+	account = &node{name: "account", args: []string{"--transition-delay", "0s"}}
+
+	nodes = []*node{plain, slow, account}
+)
+
+func seedArgs() (args []string) {
+	for i := range seeds {
+		args = append(args, "--stream", seedName(i)+":2")
+	}
+	return args
+}
+
+func seedName(i int) string { return fmt.Sprintf("seed-%d", i) }
+
+// seed gives a stream that no other row has. It is there from the start.
+func (n *node) seed(t *testing.T) string {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.taken == seeds {
+		t.Fatalf("more than %d rows need a seed of the %s node", seeds, n.name)
+	}
+	n.taken++
+	return seedName(n.taken - 1)
+}
+
+// url gives the node's endpoint, and starts the node first if need be.
+func (n *node) url(t *testing.T) string {
+	t.Helper()
+	if n.once.Do(func() { n.failure = n.start() }); n.failure != nil {
+		t.Fatalf("the %s node: %v", n.name, n.failure)
+	}
+	return n.endpoint
+}
+
+func (n *node) start() error {
+	var err error
+	if n.log, err = os.Create(filepath.Join(scratch, n.name+".log")); err != nil {
+		return err
+	}
+	args := append([]string{
+		"dev", "--data-dir", filepath.Join(scratch, n.name), "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--log-level", "warn",
+	}, n.args...)
+	n.cmd = exec.Command(program, args...)
+	n.cmd.Stderr = n.log
+	stdout, err := n.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := n.cmd.Start(); err != nil {
+		return err
+	}
+	endpoint := make(chan string, 1)
+	n.ended = make(chan struct{})
+	go func() { // ends with the process, and stop waits for it
+		defer close(n.ended)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			if url, ok := strings.CutPrefix(lines.Text(), "endpoint: "); ok {
+				endpoint <- strings.TrimSpace(url)
+			}
+		}
+		_ = n.cmd.Wait() // how it ended is in its log
+	}()
+	select {
+	case n.endpoint = <-endpoint:
+		return nil
+	case <-n.ended:
+		said, _ := os.ReadFile(n.log.Name())
+		return fmt.Errorf("ended before it served: %s", said)
+	case <-time.After(patience):
+		return fmt.Errorf("does not serve")
+	}
+}
+
+func stopNodes() {
+	for _, n := range nodes {
+		if n.ended != nil {
+			_ = n.cmd.Process.Kill() // may have ended
+			<-n.ended
+			n.log.Close()
+		}
+	}
+}

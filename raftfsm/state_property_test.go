@@ -36,7 +36,9 @@ func drawCommand(t *rapid.T, s *State) *pb.Command {
 		return s.Broker(node).GetIncarnation()
 	}
 	var c *pb.Command
-	switch rapid.IntRange(0, 37).Draw(t, "op") {
+	switch rapid.IntRange(0, 43).Draw(t, "op") {
+	case 38, 39, 40, 41, 42, 43:
+		c = drawSetting(t, s, id.Draw(t, "id"))
 	case 28, 29, 30, 31, 32, 33, 34, 35, 36, 37:
 		c = drawReshard(t, s, node.Draw(t, "node"), id.Draw(t, "id"))
 	case 0:
@@ -174,6 +176,7 @@ func checkState(t *rapid.T, s *State) {
 			checkLeader(t, s, st, sh)
 		}
 		checkCover(t, s, st)
+		checkSettings(t, st)
 	}
 	if open != s.OpenShards() {
 		t.Fatalf("%d open shards, counted %d", s.OpenShards(), open)

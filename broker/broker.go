@@ -100,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 		cfg: cfg, logger: cfg.Logger, clock: newClock(), conns: newConns(cfg.dial), ready: make(chan struct{}),
 		stop: cancel, stopped: make(chan struct{}), failed: make(chan error, 1),
 	}
-	b.data, b.cluster, b.push = &dataService{}, &clusterService{stopped: b.stopped, version: cfg.Version, startedMs: time.Now().UnixMilli()}, &replicationService{}
+	b.data, b.cluster, b.push = &dataService{stopped: b.stopped}, &clusterService{stopped: b.stopped, version: cfg.Version, startedMs: time.Now().UnixMilli()}, &replicationService{}
 	b.controller = &controllerService{stopped: b.stopped}
 	defer func() {
 		if err != nil {

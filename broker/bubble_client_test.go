@@ -48,6 +48,7 @@ type bubbleShard struct {
 	put  map[string]*bubblePut // by value
 	acks []bubbleAck
 	read []string // by offset, as the reader got them
+	told []string // by offset, as a Tail pushed them
 }
 
 // bubblePut is a value that was put at least once.
@@ -81,6 +82,7 @@ func (c *bubbleCluster) load(shards uint32) *bubbleLoad {
 		l.shards = append(l.shards, s)
 		l.running.Go(func() { l.write(s) })
 		l.running.Go(func() { l.tail(s) })
+		l.running.Go(func() { l.follow(s) })
 	}
 	return l
 }
@@ -248,6 +250,47 @@ func (l *bubbleLoad) tail(s *bubbleShard) {
 	}
 }
 
+// follow is told the shard's records, and goes on at its next leader when one
+// falls silent or leads no more.
+func (l *bubbleLoad) follow(s *bubbleShard) {
+	for l.ctx.Err() == nil {
+		l.followOnce(s)
+		l.pace()
+	}
+}
+
+func (l *bubbleLoad) followOnce(s *bubbleShard) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel()
+	quiet := time.AfterFunc(bubbleCall, cancel)
+	defer quiet.Stop()
+	data, err := l.data(ctx, l.leader(s.number))
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	next := len(s.told)
+	s.mu.Unlock()
+	events, err := data.Tail(ctx, &pb.TailRequest{
+		Shard: &pb.ShardRef{StreamId: l.stream.Id, Shard: s.number}, Offset: uint64(next), MaxSilenceMs: uint32(bubbleCall.Milliseconds() / 2),
+	})
+	for err == nil {
+		var e *pb.TailEvent
+		if e, err = events.Recv(); err != nil {
+			return
+		}
+		quiet.Reset(bubbleCall)
+		var values []string
+		if values, err = valuesOf(e.Batches, next); err != nil {
+			l.c.t.Errorf("shard %d: a tail from %d: %v", s.number, next, err)
+		}
+		next += len(values)
+		s.mu.Lock()
+		s.told = append(s.told, values...)
+		s.mu.Unlock()
+	}
+}
+
 // readFrom gives the values from an offset on. Offsets are dense.
 func (l *bubbleLoad) readFrom(s *bubbleShard, next int) (values []string, err error) {
 	err = l.atLeader(s, func(ctx context.Context, data pb.DataClient) error {
@@ -387,6 +430,9 @@ func (l *bubbleLoad) check(s *bubbleShard, over time.Time) (violations []string)
 	}
 	if len(s.read) > len(all) || !slices.Equal(s.read, all[:len(s.read)]) {
 		bad("an earlier reader got something else")
+	}
+	if len(s.told) == 0 && len(all) > 0 || len(s.told) > len(all) || !slices.Equal(s.told, all[:len(s.told)]) {
+		bad("a tail told something else")
 	}
 	return violations
 }

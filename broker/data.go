@@ -14,7 +14,8 @@ import (
 // up in the host and leaves everything else to it.
 type dataService struct {
 	pb.UnimplementedDataServer
-	host *host
+	host    *host
+	stopped <-chan struct{} // closed when the broker stops
 }
 
 // Bounds of one read, whatever the caller asks for.

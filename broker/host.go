@@ -54,6 +54,7 @@ type host struct {
 type hosted struct {
 	*replica.Replica
 	stream *hostedStream
+	seats  seats // of subscriptions, while it leads
 }
 
 // hostedStream is what all shards of a stream share.

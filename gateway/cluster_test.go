@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
@@ -188,6 +189,20 @@ func (n *fakeNode) Read(ctx context.Context, in *pb.ReadRequest) (*pb.ReadRespon
 	}
 	out, err := fakeData{n.cluster, n.id}.Read(ctx, in)
 	return out, statusOf(err)
+}
+
+func (n *fakeNode) Tail(in *pb.TailRequest, out grpc.ServerStreamingServer[pb.TailEvent]) error {
+	t, err := fakeData{n.cluster, n.id}.Tail(out.Context(), in)
+	for err == nil {
+		var e *pb.TailEvent
+		if e, err = t.Recv(); err == nil {
+			err = out.Send(e)
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return statusOf(err)
 }
 
 func (n *fakeNode) Locate(ctx context.Context, in *pb.LocateRequest) (*pb.LocateResponse, error) {

@@ -63,6 +63,14 @@ type fakeBroker struct {
 	lags   bool
 	lagged []*pb.MetadataEvent
 
+	// onTail may refuse a Tail (kind 0: let it pass); silentTails makes all of
+	// them say nothing.
+	onTail      func(node string, in *pb.TailRequest) stream.Kind
+	silentTails bool
+	tails       []*pb.TailRequest // as received
+	tailing     map[*fakeTail]bool
+	broken      map[*fakeTail]stream.Kind // what they end with
+
 	// shown waits until the gateway under test shows a change; set by newEnv.
 	shown func(index uint64)
 }
@@ -110,6 +118,7 @@ func newFakeBroker(now func() time.Time) *fakeBroker {
 		nodes:   []*pb.Broker{{NodeId: "n1", GrpcAddress: "addr-1", State: pb.BrokerState_BROKER_STATE_LIVE}},
 		streams: make(map[uint64]*pb.Stream), shards: make(map[uint64][]*pb.Shard),
 		logs: make(map[stream.ShardID]*fakeLog), watchers: make(map[*fakeWatch]bool),
+		tailing: make(map[*fakeTail]bool), broken: make(map[*fakeTail]stream.Kind),
 	}
 }
 
@@ -169,6 +178,7 @@ func (f *fakeBroker) breakWatches() {
 func (f *fakeBroker) publishLocked(e *pb.MetadataEvent) uint64 {
 	f.index++
 	e.Index = f.index
+	f.wakeTailsLocked()
 	if f.lags {
 		f.lagged = append(f.lagged, e)
 		return f.index
@@ -439,6 +449,7 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 		r.BaseOffset, r.ArrivalMs = uint64(log.end), now
 		log.batches = append(log.batches, b)
 		log.end = b.End()
+		d.wakeTailsLocked()
 	}
 	d.appends = append(d.appends, seen)
 	if d.loses != nil && d.loses(in) {

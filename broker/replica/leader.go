@@ -195,6 +195,7 @@ func (r *Replica) advance() {
 	}
 	r.hw = hw
 	r.log.SetHW(hw)
+	r.wakeWatches()
 	before := r.done
 	var last *waiter
 	for w := l.first; w != nil && w.end <= hw; w = w.next {

@@ -141,6 +141,8 @@ type Replica struct {
 	hw       stream.Offset // never goes back in a process; at most what a leader committed (I12)
 	ticking  bool
 	done     *waiter // waiters whose outcome is known; called when the lock is free
+	watches  []*Watch
+	woken    []*Watch // to be told when the lock is free
 
 	up      upstream
 	lead    *leadership // while leading
@@ -163,9 +165,15 @@ func (r *Replica) Key() stream.ReplicaKey { return r.key }
 // unlock gives the lock back and then tells the waiters whose outcome became
 // known meanwhile: callbacks never run under the lock.
 func (r *Replica) unlock() {
-	w := r.done
-	r.done = nil
+	w, woken := r.done, r.woken
+	r.done, r.woken = nil, nil
 	r.mu.Unlock()
+	for _, w := range woken {
+		select {
+		case w.C <- struct{}{}:
+		default: // told already
+		}
+	}
 	for w != nil {
 		next := w.next
 		w.done(w.err)
@@ -181,6 +189,7 @@ func (r *Replica) SetView(v View) {
 		return
 	}
 	r.view = v
+	r.wakeWatches()
 	switch {
 	case v.Leader == r.key.Replica && v.Epoch > r.epoch:
 		// Only an epoch that was never adopted here may be led: one adopted
@@ -223,6 +232,7 @@ func (r *Replica) adopt(epoch stream.Epoch) {
 // stepDown ends a leadership. Appends that were not committed fail as NotLeader:
 // whether the next leader has them is not known here.
 func (r *Replica) stepDown(why string) {
+	r.wakeWatches()
 	if r.lead != nil {
 		r.lead.fail(r, stream.Errorf(stream.NotLeader, "replica.Append", "shard %s: %s", r.key.Shard, why))
 		r.lead = nil

@@ -643,6 +643,237 @@ func (x *ReadResponse) GetLastArrivalMs() int64 {
 	return 0
 }
 
+type TailRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Shard        *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Offset       uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`                                   // first offset wanted
+	MaxSilenceMs uint32                 `protobuf:"varint,3,opt,name=max_silence_ms,json=maxSilenceMs,proto3" json:"max_silence_ms,omitempty"` // an event comes at least so often; 0: only with batches
+	// The consumer that it is for. Absent: a reader to whom no rule applies.
+	Subscription  *Subscription `protobuf:"bytes,4,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailRequest) Reset() {
+	*x = TailRequest{}
+	mi := &file_shardstream_v1_data_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailRequest) ProtoMessage() {}
+
+func (x *TailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_data_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
+func (*TailRequest) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TailRequest) GetShard() *ShardRef {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *TailRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *TailRequest) GetMaxSilenceMs() uint32 {
+	if x != nil {
+		return x.MaxSilenceMs
+	}
+	return 0
+}
+
+func (x *TailRequest) GetSubscription() *Subscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+// Subscription is that of a registered consumer to a shard. The shard's leader
+// keeps the rules: one subscription a consumer, a new one takes over after five
+// seconds, one call a second. It refuses with the kinds ALREADY_EXISTS (a call
+// within five seconds of one that succeeded), LIMIT_EXCEEDED (too many calls)
+// and, also later on, WRONG_STATE (another has taken over).
+type Subscription struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Consumer         string                 `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"` // name, and the second of its creation: as its ARN
+	ConsumerCreatedS int64                  `protobuf:"varint,2,opt,name=consumer_created_s,json=consumerCreatedS,proto3" json:"consumer_created_s,omitempty"`
+	Id               []byte                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"` // of this subscription, 16 bytes
+	// It began earlier, so many milliseconds ago, and goes on here, since its leader
+	// has changed or a connection broke. That is no call in the sense of the rules.
+	Resumed       bool   `protobuf:"varint,4,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	AgeMs         uint64 `protobuf:"varint,5,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscription) Reset() {
+	*x = Subscription{}
+	mi := &file_shardstream_v1_data_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscription) ProtoMessage() {}
+
+func (x *Subscription) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_data_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
+func (*Subscription) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Subscription) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Subscription) GetConsumerCreatedS() int64 {
+	if x != nil {
+		return x.ConsumerCreatedS
+	}
+	return 0
+}
+
+func (x *Subscription) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Subscription) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+func (x *Subscription) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+type TailEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ReadResponse. Without batches there is nothing new.
+	Batches       [][]byte `protobuf:"bytes,1,rep,name=batches,proto3" json:"batches,omitempty"`
+	LogStart      uint64   `protobuf:"varint,2,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
+	HighWatermark uint64   `protobuf:"varint,3,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
+	LastArrivalMs int64    `protobuf:"varint,4,opt,name=last_arrival_ms,json=lastArrivalMs,proto3" json:"last_arrival_ms,omitempty"`
+	// The shard is closed and there will be nothing behind this event (I21). It is
+	// the last one.
+	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailEvent) Reset() {
+	*x = TailEvent{}
+	mi := &file_shardstream_v1_data_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailEvent) ProtoMessage() {}
+
+func (x *TailEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_shardstream_v1_data_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailEvent.ProtoReflect.Descriptor instead.
+func (*TailEvent) Descriptor() ([]byte, []int) {
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TailEvent) GetBatches() [][]byte {
+	if x != nil {
+		return x.Batches
+	}
+	return nil
+}
+
+func (x *TailEvent) GetLogStart() uint64 {
+	if x != nil {
+		return x.LogStart
+	}
+	return 0
+}
+
+func (x *TailEvent) GetHighWatermark() uint64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+func (x *TailEvent) GetLastArrivalMs() int64 {
+	if x != nil {
+		return x.LastArrivalMs
+	}
+	return 0
+}
+
+func (x *TailEvent) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 type LocateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -654,7 +885,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[9]
+	mi := &file_shardstream_v1_data_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +897,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[9]
+	mi := &file_shardstream_v1_data_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +910,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{9}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LocateRequest) GetShard() *ShardRef {
@@ -714,7 +945,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_shardstream_v1_data_proto_msgTypes[10]
+	mi := &file_shardstream_v1_data_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +957,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shardstream_v1_data_proto_msgTypes[10]
+	mi := &file_shardstream_v1_data_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +970,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{10}
+	return file_shardstream_v1_data_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LocateResponse) GetError() ErrorKind {
@@ -813,7 +1044,24 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\abatches\x18\x03 \x03(\fR\abatches\x12\x1b\n" +
 	"\tlog_start\x18\x04 \x01(\x04R\blogStart\x12%\n" +
 	"\x0ehigh_watermark\x18\x05 \x01(\x04R\rhighWatermark\x12&\n" +
-	"\x0flast_arrival_ms\x18\x06 \x01(\x03R\rlastArrivalMs\"\x8e\x01\n" +
+	"\x0flast_arrival_ms\x18\x06 \x01(\x03R\rlastArrivalMs\"\xbd\x01\n" +
+	"\vTailRequest\x12.\n" +
+	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12$\n" +
+	"\x0emax_silence_ms\x18\x03 \x01(\rR\fmaxSilenceMs\x12@\n" +
+	"\fsubscription\x18\x04 \x01(\v2\x1c.shardstream.v1.SubscriptionR\fsubscription\"\x99\x01\n" +
+	"\fSubscription\x12\x1a\n" +
+	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12,\n" +
+	"\x12consumer_created_s\x18\x02 \x01(\x03R\x10consumerCreatedS\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\x12\x18\n" +
+	"\aresumed\x18\x04 \x01(\bR\aresumed\x12\x15\n" +
+	"\x06age_ms\x18\x05 \x01(\x04R\x05ageMs\"\xa7\x01\n" +
+	"\tTailEvent\x12\x18\n" +
+	"\abatches\x18\x01 \x03(\fR\abatches\x12\x1b\n" +
+	"\tlog_start\x18\x02 \x01(\x04R\blogStart\x12%\n" +
+	"\x0ehigh_watermark\x18\x03 \x01(\x04R\rhighWatermark\x12&\n" +
+	"\x0flast_arrival_ms\x18\x04 \x01(\x03R\rlastArrivalMs\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\"\x8e\x01\n" +
 	"\rLocateRequest\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x124\n" +
 	"\bposition\x18\x02 \x01(\x0e2\x18.shardstream.v1.PositionR\bposition\x12\x17\n" +
@@ -826,10 +1074,11 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\x10POSITION_UNKNOWN\x10\x00\x12\x19\n" +
 	"\x15POSITION_TRIM_HORIZON\x10\x01\x12\x13\n" +
 	"\x0fPOSITION_LATEST\x10\x02\x12\x14\n" +
-	"\x10POSITION_AT_TIME\x10\x032\xb0\x02\n" +
+	"\x10POSITION_AT_TIME\x10\x032\xf2\x02\n" +
 	"\x04Data\x12G\n" +
 	"\x06Append\x12\x1d.shardstream.v1.AppendRequest\x1a\x1e.shardstream.v1.AppendResponse\x12A\n" +
-	"\x04Read\x12\x1b.shardstream.v1.ReadRequest\x1a\x1c.shardstream.v1.ReadResponse\x12G\n" +
+	"\x04Read\x12\x1b.shardstream.v1.ReadRequest\x1a\x1c.shardstream.v1.ReadResponse\x12@\n" +
+	"\x04Tail\x12\x1b.shardstream.v1.TailRequest\x1a\x19.shardstream.v1.TailEvent0\x01\x12G\n" +
 	"\x06Locate\x12\x1d.shardstream.v1.LocateRequest\x1a\x1e.shardstream.v1.LocateResponse\x12S\n" +
 	"\n" +
 	"FindRepeat\x12!.shardstream.v1.FindRepeatRequest\x1a\".shardstream.v1.FindRepeatResponseB\xa8\x01\n" +
@@ -848,7 +1097,7 @@ func file_shardstream_v1_data_proto_rawDescGZIP() []byte {
 }
 
 var file_shardstream_v1_data_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shardstream_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shardstream_v1_data_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shardstream_v1_data_proto_goTypes = []any{
 	(Position)(0),              // 0: shardstream.v1.Position
 	(*FindRepeatRequest)(nil),  // 1: shardstream.v1.FindRepeatRequest
@@ -860,35 +1109,42 @@ var file_shardstream_v1_data_proto_goTypes = []any{
 	(*AppendResult)(nil),       // 7: shardstream.v1.AppendResult
 	(*ReadRequest)(nil),        // 8: shardstream.v1.ReadRequest
 	(*ReadResponse)(nil),       // 9: shardstream.v1.ReadResponse
-	(*LocateRequest)(nil),      // 10: shardstream.v1.LocateRequest
-	(*LocateResponse)(nil),     // 11: shardstream.v1.LocateResponse
-	(ErrorKind)(0),             // 12: shardstream.v1.ErrorKind
+	(*TailRequest)(nil),        // 10: shardstream.v1.TailRequest
+	(*Subscription)(nil),       // 11: shardstream.v1.Subscription
+	(*TailEvent)(nil),          // 12: shardstream.v1.TailEvent
+	(*LocateRequest)(nil),      // 13: shardstream.v1.LocateRequest
+	(*LocateResponse)(nil),     // 14: shardstream.v1.LocateResponse
+	(ErrorKind)(0),             // 15: shardstream.v1.ErrorKind
 }
 var file_shardstream_v1_data_proto_depIdxs = []int32{
 	3,  // 0: shardstream.v1.FindRepeatRequest.shard:type_name -> shardstream.v1.ShardRef
-	12, // 1: shardstream.v1.FindRepeatResponse.error:type_name -> shardstream.v1.ErrorKind
+	15, // 1: shardstream.v1.FindRepeatResponse.error:type_name -> shardstream.v1.ErrorKind
 	3,  // 2: shardstream.v1.ShardBatch.shard:type_name -> shardstream.v1.ShardRef
 	4,  // 3: shardstream.v1.AppendRequest.batches:type_name -> shardstream.v1.ShardBatch
 	7,  // 4: shardstream.v1.AppendResponse.results:type_name -> shardstream.v1.AppendResult
-	12, // 5: shardstream.v1.AppendResult.error:type_name -> shardstream.v1.ErrorKind
+	15, // 5: shardstream.v1.AppendResult.error:type_name -> shardstream.v1.ErrorKind
 	3,  // 6: shardstream.v1.ReadRequest.shard:type_name -> shardstream.v1.ShardRef
-	12, // 7: shardstream.v1.ReadResponse.error:type_name -> shardstream.v1.ErrorKind
-	3,  // 8: shardstream.v1.LocateRequest.shard:type_name -> shardstream.v1.ShardRef
-	0,  // 9: shardstream.v1.LocateRequest.position:type_name -> shardstream.v1.Position
-	12, // 10: shardstream.v1.LocateResponse.error:type_name -> shardstream.v1.ErrorKind
-	5,  // 11: shardstream.v1.Data.Append:input_type -> shardstream.v1.AppendRequest
-	8,  // 12: shardstream.v1.Data.Read:input_type -> shardstream.v1.ReadRequest
-	10, // 13: shardstream.v1.Data.Locate:input_type -> shardstream.v1.LocateRequest
-	1,  // 14: shardstream.v1.Data.FindRepeat:input_type -> shardstream.v1.FindRepeatRequest
-	6,  // 15: shardstream.v1.Data.Append:output_type -> shardstream.v1.AppendResponse
-	9,  // 16: shardstream.v1.Data.Read:output_type -> shardstream.v1.ReadResponse
-	11, // 17: shardstream.v1.Data.Locate:output_type -> shardstream.v1.LocateResponse
-	2,  // 18: shardstream.v1.Data.FindRepeat:output_type -> shardstream.v1.FindRepeatResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	15, // 7: shardstream.v1.ReadResponse.error:type_name -> shardstream.v1.ErrorKind
+	3,  // 8: shardstream.v1.TailRequest.shard:type_name -> shardstream.v1.ShardRef
+	11, // 9: shardstream.v1.TailRequest.subscription:type_name -> shardstream.v1.Subscription
+	3,  // 10: shardstream.v1.LocateRequest.shard:type_name -> shardstream.v1.ShardRef
+	0,  // 11: shardstream.v1.LocateRequest.position:type_name -> shardstream.v1.Position
+	15, // 12: shardstream.v1.LocateResponse.error:type_name -> shardstream.v1.ErrorKind
+	5,  // 13: shardstream.v1.Data.Append:input_type -> shardstream.v1.AppendRequest
+	8,  // 14: shardstream.v1.Data.Read:input_type -> shardstream.v1.ReadRequest
+	10, // 15: shardstream.v1.Data.Tail:input_type -> shardstream.v1.TailRequest
+	13, // 16: shardstream.v1.Data.Locate:input_type -> shardstream.v1.LocateRequest
+	1,  // 17: shardstream.v1.Data.FindRepeat:input_type -> shardstream.v1.FindRepeatRequest
+	6,  // 18: shardstream.v1.Data.Append:output_type -> shardstream.v1.AppendResponse
+	9,  // 19: shardstream.v1.Data.Read:output_type -> shardstream.v1.ReadResponse
+	12, // 20: shardstream.v1.Data.Tail:output_type -> shardstream.v1.TailEvent
+	14, // 21: shardstream.v1.Data.Locate:output_type -> shardstream.v1.LocateResponse
+	2,  // 22: shardstream.v1.Data.FindRepeat:output_type -> shardstream.v1.FindRepeatResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_shardstream_v1_data_proto_init() }
@@ -903,7 +1159,7 @@ func file_shardstream_v1_data_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shardstream_v1_data_proto_rawDesc), len(file_shardstream_v1_data_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

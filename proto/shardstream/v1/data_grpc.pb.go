@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Data_Append_FullMethodName     = "/shardstream.v1.Data/Append"
 	Data_Read_FullMethodName       = "/shardstream.v1.Data/Read"
+	Data_Tail_FullMethodName       = "/shardstream.v1.Data/Tail"
 	Data_Locate_FullMethodName     = "/shardstream.v1.Data/Locate"
 	Data_FindRepeat_FullMethodName = "/shardstream.v1.Data/FindRepeat"
 )
@@ -37,6 +38,10 @@ type DataClient interface {
 	// Read gives whole stored batches from an offset on, never above the high
 	// watermark.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
+	// Tail gives whole stored batches from an offset on, each as soon as the high
+	// watermark has passed it, until the caller ends the call, the shard ends or
+	// the node no longer leads it. The first event comes at once.
+	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailEvent], error)
 	// Locate resolves a position (oldest, next, by time) to an offset.
 	Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error)
 	// FindRepeat tells which records of a request a shard has stored. A retry
@@ -73,6 +78,25 @@ func (c *dataClient) Read(ctx context.Context, in *ReadRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *dataClient) Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Data_ServiceDesc.Streams[0], Data_Tail_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailRequest, TailEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Data_TailClient = grpc.ServerStreamingClient[TailEvent]
+
 func (c *dataClient) Locate(ctx context.Context, in *LocateRequest, opts ...grpc.CallOption) (*LocateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LocateResponse)
@@ -103,6 +127,10 @@ type DataServer interface {
 	// Read gives whole stored batches from an offset on, never above the high
 	// watermark.
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
+	// Tail gives whole stored batches from an offset on, each as soon as the high
+	// watermark has passed it, until the caller ends the call, the shard ends or
+	// the node no longer leads it. The first event comes at once.
+	Tail(*TailRequest, grpc.ServerStreamingServer[TailEvent]) error
 	// Locate resolves a position (oldest, next, by time) to an offset.
 	Locate(context.Context, *LocateRequest) (*LocateResponse, error)
 	// FindRepeat tells which records of a request a shard has stored. A retry
@@ -124,6 +152,9 @@ func (UnimplementedDataServer) Append(context.Context, *AppendRequest) (*AppendR
 }
 func (UnimplementedDataServer) Read(context.Context, *ReadRequest) (*ReadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Read not implemented")
+}
+func (UnimplementedDataServer) Tail(*TailRequest, grpc.ServerStreamingServer[TailEvent]) error {
+	return status.Error(codes.Unimplemented, "method Tail not implemented")
 }
 func (UnimplementedDataServer) Locate(context.Context, *LocateRequest) (*LocateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Locate not implemented")
@@ -188,6 +219,17 @@ func _Data_Read_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Data_Tail_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DataServer).Tail(m, &grpc.GenericServerStream[TailRequest, TailEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Data_TailServer = grpc.ServerStreamingServer[TailEvent]
+
 func _Data_Locate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LocateRequest)
 	if err := dec(in); err != nil {
@@ -248,6 +290,12 @@ var Data_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Data_FindRepeat_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Tail",
+			Handler:       _Data_Tail_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "shardstream/v1/data.proto",
 }

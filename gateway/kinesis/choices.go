@@ -155,6 +155,6 @@ func EncryptionTypeRefused(encryptionType string) *Error {
 func KMS(code, message string) *Error { return newError(code, "%s", message) }
 
 // InvalidPolicy answers a resource policy that cannot be read.
-func InvalidPolicy() *Error {
-	return newError(CodeInvalidArgument, "The resource policy is not valid.")
+func InvalidPolicy(why string) *Error {
+	return newError(CodeInvalidArgument, "The resource policy is not valid: %s.", why)
 }

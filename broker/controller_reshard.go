@@ -17,15 +17,28 @@ const goneFor = time.Hour
 //
 // The middle step, the seals, is that of the parents' leaders. A reshard that
 // shall take some time (transition_after_ms) spends it before this first step:
-// afterwards writes wait.
+// afterwards writes wait. So does one of shards that were made in this second:
+// those of the children must be of a later one, and the metadata would raise the
+// cluster's time for that, again and again where streams are made and split in a
+// row.
 func (p *planner) reshard(s *pb.Stream) bool {
 	re := s.Reshard
 	if re != nil && p.state.Shard(s.Id, re.Parents[0]).GetState() == pb.ShardState_SHARD_STATE_OPEN &&
-		p.dueIn(s.TransitionAfterMs) && p.state.SealWaitsFor(s.Id) == "" {
+		p.dueIn(max(s.TransitionAfterMs, p.secondAfter(s.Id, re.Parents))) && p.state.SealWaitsFor(s.Id) == "" {
 		p.first = append(p.first, sealParentsCommand(s.Id))
 		return true
 	}
 	return p.expire(s)
+}
+
+// secondAfter gives the beginning of the first second, in Unix ms, in which none
+// of these shards was made.
+func (p *planner) secondAfter(id uint64, shards []uint32) int64 {
+	second := int64(0)
+	for _, n := range shards {
+		second = max(second, p.state.Shard(id, n).GetCreatedMs()/1000+1)
+	}
+	return second * 1000
 }
 
 // expire ends closed shards whose data has passed the retention.

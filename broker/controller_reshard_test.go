@@ -59,6 +59,7 @@ func TestReshardIsSealedOnceItsChildrenCanLeadAndItIsDue(t *testing.T) {
 	w := newPlanWorld(t, "a", "b", "c", "d")
 	id := w.create("s", 4)
 	w.settle()
+	w.nowMs += 1000
 	w.reshard(&pb.Reshard{StreamId: id, Kind: pb.ReshardKind_RESHARD_KIND_COUNT, TargetCount: 5, TransitionAfterMs: w.nowMs + 500})
 	led := map[string]int{}
 	for _, shard := range w.state.Shards(id)[4:] {
@@ -94,11 +95,34 @@ func TestReshardIsSealedOnceItsChildrenCanLeadAndItIsDue(t *testing.T) {
 	}
 }
 
+// The children's second is behind the parents', and comes by itself: nothing
+// raises the cluster's time for it.
+func TestReshardOfShardsOfThisSecondWaitsForTheNext(t *testing.T) {
+	w := newPlanWorld(t, "a")
+	w.nowMs += 300
+	id := w.create("s", 1)
+	w.settle()
+	w.nowMs += 200
+	w.reshard(&pb.Reshard{StreamId: id, Kind: pb.ReshardKind_RESHARD_KIND_COUNT, TargetCount: 2})
+	w.obey()
+	if p := w.plan(); len(p.commands) != 0 || p.next != 500*time.Millisecond {
+		t.Fatalf("in the parent's second: %+v", p)
+	}
+	w.nowMs += 500
+	w.settle()
+	w.seal(id)
+	w.settle()
+	if got := w.state.Shard(id, 1).GetCreatedMs(); got != w.nowMs || w.state.Stream(id).Status != pb.StreamStatus_STREAM_STATUS_ACTIVE {
+		t.Fatalf("a child is of %d, not %d", got, w.nowMs)
+	}
+}
+
 // A broker that dies while it has yet to make children's replicas holds nothing up.
 func TestReshardGoesOnWithoutADeadBroker(t *testing.T) {
 	w := newPlanWorld(t, "a", "b", "c")
 	id := w.create("s", 2)
 	w.settle()
+	w.nowMs += 1000
 	w.reshard(&pb.Reshard{StreamId: id, Kind: pb.ReshardKind_RESHARD_KIND_MERGE, Shard: 0, AdjacentShard: 1})
 	w.fence("a")
 	w.settle()

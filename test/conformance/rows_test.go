@@ -23,7 +23,9 @@ type table struct {
 
 func tables() []table {
 	return []table{
-		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows())},
+		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows)},
+		{node: slow, rows: stateRows},
+		{node: account, serial: true, rows: accountRows},
 	}
 }
 

@@ -41,6 +41,8 @@ var arrows = map[string][]string{
 	"test/history":                         {},
 	"test/sim":                             {"broker/recordlog", "broker/replica", "proto/shardstream/v1", "raftfsm", "stream"},
 	"test/plainbody":                       {},
+	"test/chaos/judge":                     {},
+	"test/chaos/lab":                       {"test/chaos/network"},
 	"test/chaos/network":                   {},
 	"test/conformance":                     {},
 	"test/e2e":                             {},

@@ -166,8 +166,8 @@ func (s *dataService) FindRepeat(_ context.Context, req *pb.FindRepeatRequest) (
 		return response, nil
 	}
 	response.BaseOffset, response.ArrivalMs = uint64(b.Base()), b.Arrival()
-	for _, r := range b.Records() {
-		response.Ordinals = append(response.Ordinals, uint32(r.Ordinal))
+	for ordinal := range b.Ordinals() {
+		response.Ordinals = append(response.Ordinals, uint32(ordinal))
 	}
 	return response, nil
 }

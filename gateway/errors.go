@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"errors"
+
 	"shardstream/gateway/brokers"
 	"shardstream/gateway/kinesis"
+	"shardstream/gateway/kms"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -68,6 +71,9 @@ func busy() *kinesis.Error { return unavailable("Too many bytes of requests are 
 
 // fail turns an error into an answer; its text goes into the log.
 func (c *call) fail(err error, s subject) *kinesis.Error {
+	if refused := new(kms.Error); errors.As(err, &refused) {
+		return c.keyFailure(refused, s)
+	}
 	kind := kindOf(err)
 	attrs := []any{"operation", c.op, "request", c.requestID(), "stream", s.name, "shard", s.shard, "error", err}
 	switch kind {

@@ -95,8 +95,8 @@ type fakeLog struct {
 // find gives the stored batch of the same request and records, nil if there is none.
 func (l *fakeLog) find(b stream.Batch) stream.Batch {
 	ordinal := func(b stream.Batch) int {
-		for _, r := range b.Records() {
-			return int(r.Ordinal)
+		for o := range b.Ordinals() {
+			return int(o)
 		}
 		return -1
 	}
@@ -318,6 +318,8 @@ func (f *fakeBroker) applyLocked(c *pb.Command) (*pb.CommandResult, *pb.Metadata
 		return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}
 	case *pb.Command_Reshard:
 		return f.reshardLocked(op.Reshard)
+	case *pb.Command_UpdateStream:
+		return f.updateLocked(op.UpdateStream)
 	case *pb.Command_SetRetention:
 		s := f.editStreamLocked(op.SetRetention.StreamId, func(s *pb.Stream) { s.RetentionHours = op.SetRetention.Hours })
 		return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardstream/gateway/kms"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -36,6 +37,10 @@ type Config struct {
 	// Data gives the client of a node, by its id and the gRPC address that the
 	// metadata has for it. It is called for every request and must be quick.
 	Data func(nodeID, address string) (pb.DataClient, error)
+
+	// KeyProvider wraps the data keys of encrypted streams. Default: none, streams
+	// can't be encrypted, and what is encrypted can't be read.
+	KeyProvider kms.Provider
 
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // nil: the metrics are counted, but shown nowhere
@@ -93,6 +98,9 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.KeyProvider == nil {
+		c.KeyProvider = kms.None{}
+	}
 	return c
 }
 
@@ -144,6 +152,7 @@ type Gateway struct {
 	sealer  sealer
 	server  *http.Server
 	indexes *indexReader
+	keys    *kms.Keys
 
 	watching watching
 	inflight inflight
@@ -168,6 +177,9 @@ func New(cfg Config) (*Gateway, error) {
 	g.metrics = m
 	g.meta = newMirror(m)
 	g.inflight.calls = make(map[*inflightCall]struct{})
+	g.keys = kms.NewKeys(cfg.KeyProvider, cfg.Now, func(call, outcome string) {
+		m.keyCalls.WithLabelValues(call, outcome).Inc()
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop = cancel
 	g.indexes = newIndexReader(ctx, cfg.Cluster, cfg.RequestTimeout, &g.wg)
@@ -193,6 +205,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}
 	g.stop()
 	g.wg.Wait()
+	g.keys.Close()
 	g.metrics.unregister()
 	return err
 }

@@ -107,7 +107,9 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 			return c.fail(err, t.subject())
 		}
 	}
-	run, err := choose(response.Batches, i.offset, limit)
+	run, err := choose(response.Batches, i.offset, limit, func(b stream.Batch) (stream.Batch, error) {
+		return c.g.decrypt(c.ctx(), t.m, t.v, b)
+	})
 	if err != nil {
 		return c.fail(err, t.subject())
 	}
@@ -150,8 +152,8 @@ func isAtEnd(s *pb.Shard, o stream.Offset) bool {
 
 // readRun is the part of what was read that an answer gives.
 type readRun struct {
-	batches  []stream.Batch
-	from, to stream.Offset // of the records given
+	batches  []stream.Batch // decrypted
+	from, to stream.Offset  // of the records given
 	records  int
 	bytes    int   // of data and partition keys
 	arrival  int64 // of the last record given, Unix ms
@@ -159,8 +161,9 @@ type readRun struct {
 
 // choose checks the batches and takes the records from offset on, up to limit
 // records and maxReadBytes, at least one if there is any. A batch that does not
-// hold what its checksum says is never served (I14).
-func choose(batches [][]byte, offset stream.Offset, limit int) (readRun, error) {
+// hold what its checksum says is never served (I14). Of batches that are
+// encrypted it takes what decrypt gives.
+func choose(batches [][]byte, offset stream.Offset, limit int, decrypt func(stream.Batch) (stream.Batch, error)) (readRun, error) {
 	run := readRun{from: offset, to: offset, batches: make([]stream.Batch, 0, len(batches))}
 	for _, raw := range batches {
 		b, err := stream.CheckBatch(raw)
@@ -169,6 +172,18 @@ func choose(batches [][]byte, offset stream.Offset, limit int) (readRun, error) 
 		}
 		if b.End() <= offset {
 			continue
+		}
+		if run.records == limit { // nothing of it would be given
+			return run, nil
+		}
+		if b.Encrypted() {
+			b, err = decrypt(b)
+			if err != nil && run.records > 0 {
+				return run, nil // what comes before can be read; the next call meets it first
+			}
+			if err != nil {
+				return run, err
+			}
 		}
 		run.batches = append(run.batches, b)
 		for o, r := range b.Records() {

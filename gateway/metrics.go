@@ -24,6 +24,7 @@ var (
 	descFailed      = opts("put_record_failures_total", "Records of puts that were not stored, by error code.")
 	descRetries     = opts("retries_total", "Calls of brokers repeated inside a request, by reason.")
 	descWatchBreaks = opts("metadata_watch_breaks_total", "Times that the metadata watch broke or fell silent.")
+	descKeyCalls    = opts("key_service_calls_total", "Calls of the provider of encryption keys, by call (generate, unwrap) and by how they ended: ok, failed, or why it refused.")
 	descInFlight    = opts("body_bytes_in_flight", "Bytes set aside for bodies of requests and answers.")
 	descConnections = opts("connections", "Open client connections.")
 )
@@ -47,6 +48,7 @@ type metrics struct {
 	failed      *prometheus.CounterVec
 	retries     *prometheus.CounterVec
 	watchBreaks prometheus.Counter
+	keyCalls    *prometheus.CounterVec
 	connections prometheus.Gauge
 
 	ok map[string]okMetrics // by operation; set once
@@ -86,6 +88,7 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		throttled:   counter(descThrottled, "operation"),
 		failed:      counter(descFailed, "code"),
 		retries:     counter(descRetries, "reason"),
+		keyCalls:    counter(descKeyCalls, "call", "outcome"),
 		watchBreaks: prometheus.NewCounter(prometheus.CounterOpts(descWatchBreaks)),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts(descConnections)),
 		streams:     make(map[string]*streamMetrics),
@@ -96,7 +99,7 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 	}
 	m.all = []prometheus.Collector{
 		m.requests, m.seconds, m.inRecords, m.inBytes, m.outRecords, m.outBytes, m.age,
-		m.throttled, m.failed, m.retries, m.watchBreaks, m.connections,
+		m.throttled, m.failed, m.retries, m.watchBreaks, m.keyCalls, m.connections,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(descInFlight), func() float64 { return float64(b.inUse()) }),
 	}
 	if r == nil {

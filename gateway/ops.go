@@ -37,6 +37,8 @@ var served = map[kinesis.Op]handler{
 	kinesis.RegisterStreamConsumer:        typed(registerStreamConsumer),
 	kinesis.RemoveTagsFromStream:          typed(removeTagsFromStream),
 	kinesis.SplitShard:                    typed(splitShard),
+	kinesis.StartStreamEncryption:         typed(startStreamEncryption),
+	kinesis.StopStreamEncryption:          typed(stopStreamEncryption),
 	kinesis.TagResource:                   typed(tagResource),
 	kinesis.UntagResource:                 typed(untagResource),
 	kinesis.UpdateAccountSettings:         typed(updateAccountSettings),
@@ -48,8 +50,6 @@ var served = map[kinesis.Op]handler{
 
 // unserved are the operations of the API that answer UnknownOperationException.
 var unserved = []kinesis.Op{
-	kinesis.StartStreamEncryption,
-	kinesis.StopStreamEncryption,
 	kinesis.SubscribeToShard,
 }
 

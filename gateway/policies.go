@@ -1,9 +1,8 @@
 package gateway
 
 import (
-	"encoding/json"
-
 	"shardstream/gateway/kinesis"
+	"shardstream/gateway/policy"
 	pb "shardstream/proto/shardstream/v1"
 )
 
@@ -17,8 +16,8 @@ func putResourcePolicy(c *call, in *kinesis.PutResourcePolicyInput) (*empty, *ki
 	if failure != nil {
 		return nil, failure
 	}
-	if !json.Valid([]byte(*in.Policy)) {
-		return nil, kinesis.InvalidPolicy()
+	if _, err := policy.Parse(*in.Policy); err != nil {
+		return nil, kinesis.InvalidPolicy(err.Error())
 	}
 	return nil, c.setPolicy(r, *in.Policy)
 }

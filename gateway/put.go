@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"crypto/cipher"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +75,11 @@ type put struct {
 	slots  []int32 // by route: 1 + place in groups, 0 if none yet
 	order  []int32 // places in groups, by node
 
+	// What the records are encrypted with: the stream's data key and its number,
+	// nil and 0 if they are not.
+	key   cipher.AEAD
+	keyID uint32
+
 	// The SDK's id of the request and the number of its attempt.
 	invocation [16]byte
 	attempt    uint16
@@ -97,6 +103,7 @@ func (p *put) recycle() {
 	p.groups = p.groups[:0]
 	clear(p.scan.Entries)
 	p.stored, p.storedBytes, p.failed, p.failure = 0, 0, 0, nil
+	p.key, p.keyID = nil, 0
 	p.doubt, p.asked = false, p.asked[:0]
 	p.scan.StreamName, p.scan.StreamARN, p.scan.SequenceNumberForOrdering = "", "", ""
 	puts.Put(p)
@@ -266,12 +273,18 @@ const decodeSlack = 3
 
 // build makes the batch of every group. The bytes will belong to the broker,
 // which may go on using them after an attempt was given up, so they are neither
-// pooled nor used a second time: the next attempt makes the same bytes again,
-// with the same ids, by which a leader knows what it has already (I22).
+// pooled nor used a second time: the next attempt makes the same batch again,
+// with the same ids, by which a leader knows what it has already (I22). Of an
+// encrypted batch the bytes differ each time, since no nonce is used twice.
 func (p *put) build(c *call, v *streamView) error {
 	for i := range p.groups {
 		g := &p.groups[i]
 		id := stream.ShardID{Stream: stream.StreamID(v.Id), Number: g.shard.Number}
+		if p.key != nil {
+			size := g.size + stream.EncryptedSize(g.count)
+			g.batch = stream.NewEncryptedBatch(make([]byte, 0, size+decodeSlack), id, c.id, p.invocation, p.attempt, p.keyID, g.count)
+			continue
+		}
 		g.batch = stream.NewBatch(make([]byte, 0, g.size+decodeSlack), id, c.id, p.invocation, p.attempt)
 	}
 	for i := range p.records {
@@ -292,7 +305,11 @@ func (p *put) build(c *call, v *streamView) error {
 		g.batch = bytes
 	}
 	for i := range p.groups {
-		stream.FinishBatch(p.groups[i].batch, p.groups[i].count)
+		if g := &p.groups[i]; p.key != nil {
+			g.batch = g.batch.Encrypt(p.key, g.count)
+		} else {
+			stream.FinishBatch(g.batch, g.count)
+		}
 	}
 	return nil
 }

@@ -55,13 +55,16 @@ func (c *call) putOne(p *put, name, arn, ordering string) (done bool, failure *k
 	if failure := p.prepare(v); failure != nil {
 		return false, failure
 	}
+	if failure := c.takeKey(p, m, v, account); failure != nil {
+		return false, failure
+	}
 	if err := c.store(p, m, v, account); err != nil {
 		return false, nil
 	}
 	if p.failed > 0 {
 		return false, p.failure
 	}
-	c.out = kinesis.AppendPutRecordOutput(c.out[:0], c.format, p.results[0].Sequence, "")
+	c.out = kinesis.AppendPutRecordOutput(c.out[:0], c.format, p.results[0].Sequence, p.encryptionType())
 	return true, nil
 }
 

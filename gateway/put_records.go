@@ -57,10 +57,13 @@ func (c *call) putAll(p *put, name, arn string) (done bool, failure *kinesis.Err
 	if failure := p.prepare(v); failure != nil {
 		return false, failure
 	}
+	if failure := c.takeKey(p, m, v, account); failure != nil {
+		return false, failure
+	}
 	if err := c.store(p, m, v, account); err != nil {
 		return false, nil
 	}
-	c.out = kinesis.AppendPutRecordsOutput(c.out[:0], c.format, p.results, "")
+	c.out = kinesis.AppendPutRecordsOutput(c.out[:0], c.format, p.results, p.encryptionType())
 	return true, nil
 }
 

@@ -127,34 +127,45 @@ func metricNames(metrics []pb.ShardMetric) []string {
 type updateTarget struct {
 	v       *streamView
 	account string
+	cluster string // id
 }
 
 // updateStream proposes a change of the stream that a request names.
 func (c *call) updateStream(name, arn *string, change func(*streamView) *pb.UpdateStream) (t updateTarget, failure *kinesis.Error) {
+	if t, failure = c.updatable(name, arn); failure != nil {
+		return t, failure
+	}
+	return t, c.update(t, change(t.v))
+}
+
+// updatable gives the stream that a request names, if it can be changed.
+func (c *call) updatable(name, arn *string) (t updateTarget, failure *kinesis.Error) {
 	m, v, failure := c.locate(name, arn)
 	if failure != nil {
 		return t, failure
 	}
-	t = updateTarget{v: v, account: m.cluster.AccountId}
-	if failure := mustBeActive(v, t.account); failure != nil {
-		return t, failure
-	}
-	update := change(v)
+	t = updateTarget{v: v, account: m.cluster.AccountId, cluster: m.cluster.Id}
+	return t, mustBeActive(v, t.account)
+}
+
+// update proposes a change of the stream.
+func (c *call) update(t updateTarget, update *pb.UpdateStream) *kinesis.Error {
+	v := t.v
 	update.StreamId, update.TransitionAfterMs = v.Id, c.transitionEnd()
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_UpdateStream{UpdateStream: update}})
 	if err != nil {
-		return t, c.fail(err, subject{name: v.Name, account: t.account})
+		return c.fail(err, subject{name: v.Name, account: t.account})
 	}
 	switch r.Refusal {
 	case pb.Refusal_REFUSAL_DAILY_LIMIT:
 		if update.GetSetMode() != nil {
-			return t, kinesis.TooManyModeUpdates(v.Name, t.account)
+			return kinesis.TooManyModeUpdates(v.Name, t.account)
 		}
-		return t, kinesis.TooManyEncryptionChanges(v.Name, t.account)
+		return kinesis.TooManyEncryptionChanges(v.Name, t.account)
 	case pb.Refusal_REFUSAL_WARM_THROUGHPUT:
-		return t, kinesis.WarmThroughputRefused(v.Name, t.account)
+		return kinesis.WarmThroughputRefused(v.Name, t.account)
 	case pb.Refusal_REFUSAL_ON_DEMAND_LIMIT:
-		return t, kinesis.TooManyOnDemand(t.account, int(r.Limit))
+		return kinesis.TooManyOnDemand(t.account, int(r.Limit))
 	}
-	return t, c.refused(r, subject{name: v.Name, account: t.account})
+	return c.refused(r, subject{name: v.Name, account: t.account})
 }

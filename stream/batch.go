@@ -15,7 +15,7 @@ import (
 //	  4    4  length of the whole batch, header included, bytes
 //	  8    4  CRC32C of bytes 12..length
 //	 12    1  version (1)
-//	 13    1  flags (0)
+//	 13    1  flags: 1 = records are encrypted (encrypted.go)
 //	 14    2  attempt of the SDK (amz-sdk-request), 0 if it sent none
 //	 16    8  stream id
 //	 24    4  shard number
@@ -23,7 +23,7 @@ import (
 //	 32    8  base offset                 stamped by the leader
 //	 40    8  arrival time, Unix ms       stamped by the leader
 //	 48    4  number of records
-//	 52    4  zero
+//	 52    4  number of the data key within the stream, 0 if not encrypted
 //	 56   16  request id of the gateway
 //	 72   16  invocation id of the SDK (amz-sdk-invocation-id), 0 if none
 //	 88       records
@@ -50,6 +50,9 @@ const (
 
 	// FlagExplicitHash marks a record routed by an explicit hash key.
 	FlagExplicitHash = 1
+
+	// FlagEncrypted marks a batch whose records are encrypted.
+	FlagEncrypted = 1
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -149,8 +152,12 @@ type Record struct {
 }
 
 // Records gives the records in order, with their offsets. The batch must be
-// one that CheckBatch has accepted.
+// one that CheckBatch has accepted, and not encrypted: it would panic, since to
+// give none would be to lose them.
 func (b Batch) Records() func(yield func(Offset, Record) bool) {
+	if b.Encrypted() {
+		panic("stream: the records of an encrypted batch")
+	}
 	return func(yield func(Offset, Record) bool) {
 		rest, offset := b[BatchHeaderSize:], b.Base()
 		for range b.Count() {
@@ -242,7 +249,22 @@ func CheckUnstamped(b []byte) (Batch, error) {
 	return Batch(b), nil
 }
 
+// checkRecords looks at what the checksum does not tell: that the records fill
+// the batch.
 func (b Batch) checkRecords() error {
+	if b[13]&^FlagEncrypted != 0 || b.Encrypted() != (b.DataKey() != 0) {
+		return fmt.Errorf("flags %#x with data key %d", b[13], b.DataKey())
+	}
+	if !b.Encrypted() {
+		return b.walkRecords()
+	}
+	if count := b.Count(); count == 0 || b.RecordBytes() < count*RecordHeaderSize {
+		return fmt.Errorf("%d encrypted records in %d bytes", count, b.RecordBytes())
+	}
+	return nil
+}
+
+func (b Batch) walkRecords() error {
 	count, rest := b.Count(), b[BatchHeaderSize:]
 	if count == 0 {
 		return fmt.Errorf("no records")

@@ -32,10 +32,11 @@ var arrows = map[string][]string{
 	"gateway/kinesis":      {"stream"},
 	"gateway/sigv4":        {},
 	"gateway/policy":       {},
+	"gateway/kms":          {"stream"},
 	"gateway/brokers":      {"proto/shardstream/v1", "stream"},
-	"gateway":              {"gateway/brokers", "gateway/kinesis", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream"},
+	"gateway":              {"gateway/brokers", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream"},
 	// The ceiling of the load generator decodes puts just as the gateway does.
-	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/kinesis", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
+	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/kinesis", "gateway/kms", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
 	"cmd/shardstream/internal/benchclient": {},
 	"test":                                 {},
 	"test/history":                         {},

@@ -38,7 +38,7 @@ type seen struct {
 	request, invocation [16]byte
 	base, end           stream.Offset
 	arrival             int64
-	length              uint32
+	length              uint32 // of its records in the clear, bytes
 	attempt, ordinal    uint16
 }
 
@@ -69,10 +69,10 @@ func invocationKey(id [16]byte) uint64 { return ^keyOf(id) }
 func describe(b stream.Batch) seen {
 	s := seen{
 		request: b.RequestID(), invocation: b.InvocationID(), base: b.Base(), end: b.End(), arrival: b.Arrival(),
-		length: uint32(len(b)), attempt: b.Attempt(),
+		length: uint32(b.RecordBytes()), attempt: b.Attempt(),
 	}
-	for _, r := range b.Records() {
-		s.ordinal = r.Ordinal
+	for ordinal := range b.Ordinals() {
+		s.ordinal = ordinal
 		break
 	}
 	return s
@@ -106,9 +106,11 @@ func (t *repeats) at(m map[uint64]uint64, key uint64) (seen, bool) {
 	return t.list[n-t.first], true
 }
 
-// like tells whether b has the shape of the batch: a repeat is the same bytes.
+// like tells whether b has the shape of the batch: a repeat is the same records.
+// Encrypted, they are other bytes each time; and one of the two may be encrypted
+// and the other not, if that was switched on between them.
 func (s seen) like(b stream.Batch) bool {
-	return int(s.length) == len(b) && int(s.end-s.base) == b.Count() && s.ordinal == describe(b).ordinal
+	return int(s.length) == b.RecordBytes() && int(s.end-s.base) == b.Count() && s.ordinal == describe(b).ordinal
 }
 
 // add remembers a batch at the log's end.

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -27,6 +29,25 @@ func batchOf(request, invocation byte, attempt uint16, base stream.Offset, arriv
 	return b
 }
 
+// encrypted gives the same batch encrypted, each time in other bytes.
+func encrypted(b stream.Batch) stream.Batch {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCMWithNonceSize(block, 24)
+	if err != nil {
+		panic(err)
+	}
+	e := stream.NewEncryptedBatch(nil, b.Shard(), b.RequestID(), b.InvocationID(), b.Attempt(), 1, b.Count())
+	for _, r := range b.Records() {
+		e = e.AppendRecord(r)
+	}
+	e = e.Encrypt(aead, b.Count())
+	e.Stamp(b.Epoch(), b.Base(), b.Arrival())
+	return e
+}
+
 func TestRepeats_I22(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -40,6 +61,9 @@ func TestRepeats_I22(t *testing.T) {
 		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), false},
 		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), false},
 		{"other records under the id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 2), false},
+		{"encrypted once more", encrypted(batchOf(1, 0, 0, 0, 0, 2)), encrypted(batchOf(1, 0, 0, 0, 0, 2)), true},
+		{"encrypted only at the second time", batchOf(1, 0, 0, 0, 0, 2), encrypted(batchOf(1, 0, 0, 0, 0, 2)), true},
+		{"other records under the id, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 1)), encrypted(batchOf(2, 7, 2, 0, 0, 2)), false},
 		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

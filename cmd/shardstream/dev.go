@@ -32,6 +32,8 @@ type devCmd struct {
 	Ephemeral bool     `help:"Keep the data in a temporary directory, removed at exit."`
 	Stream    []string `placeholder:"NAME[:SHARDS]" help:"Create this stream at start unless it exists; 1 shard if no number is given. Repeatable."`
 
+	kmsFlags
+
 	TLS        bool   `name:"tls" help:"Serve HTTPS (HTTP/1.1 and h2) with a self-signed certificate, kept in DIR/tls for clients to trust."`
 	HTTPListen string `name:"http-listen" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
 	GRPCListen string `name:"grpc-listen" default:"127.0.0.1:7070" placeholder:"HOST:PORT" help:"Where 'shardstream cluster' commands reach this node. If the default port is taken, a free one is used and printed (${default})."`
@@ -111,6 +113,10 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		c.DataDir = dir
 	}
+	keys, err := c.provider(ctx, filepath.Join(c.DataDir, "keyring.yaml"), logger)
+	if err != nil {
+		return err
+	}
 	listener, err := listen("--listen", c.Listen)
 	if err != nil {
 		return err
@@ -152,7 +158,7 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	}
 	g, err := gateway.New(gateway.Config{
 		Cluster: node.Cluster(), Data: func(string, string) (pb.DataClient, error) { return node.Data(), nil },
-		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
+		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, KeyProvider: keys, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
 	})
 	if err != nil {
 		return err

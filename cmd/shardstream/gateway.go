@@ -23,8 +23,10 @@ type gatewayCmd struct {
 	Listen  string   `default:":4567" placeholder:"HOST:PORT" help:"Where the Kinesis API is served: HTTP/1.1 and HTTP/2 (h2c), JSON and CBOR. Port 0 takes a free one."`
 	Brokers []string `required:"" placeholder:"HOST:PORT" help:"gRPC addresses of brokers, repeatable or comma-separated; one that answers is enough to find the others. A DNS name stands for all its addresses."`
 
-	TLSCert    string `name:"tls-cert" type:"existingfile" placeholder:"FILE" help:"Serve HTTPS (HTTP/1.1 and h2) with this certificate chain, PEM. Read again when it changes."`
-	TLSKey     string `name:"tls-key" type:"existingfile" placeholder:"FILE" help:"The certificate's private key, PEM."`
+	TLSCert string `name:"tls-cert" type:"existingfile" placeholder:"FILE" help:"Serve HTTPS (HTTP/1.1 and h2) with this certificate chain, PEM. Read again when it changes."`
+	TLSKey  string `name:"tls-key" type:"existingfile" placeholder:"FILE" help:"The certificate's private key, PEM."`
+	kmsFlags
+
 	HTTPListen string `name:"http-listen" default:":7083" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
 
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients meet it on AWS (where it takes several seconds)."`
@@ -61,6 +63,10 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 			return fmt.Errorf("--tls-cert %s: %w", c.TLSCert, err)
 		}
 	}
+	keys, err := c.provider(ctx, "", logger)
+	if err != nil {
+		return err
+	}
 	listener, err := listen("--listen", c.Listen)
 	if err != nil {
 		return err
@@ -78,7 +84,7 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	g, err := gateway.New(gateway.Config{
 		Cluster: pool, Data: pool.Data, RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws",
-		MaxInFlight: c.MaxInFlight, Logger: logger, Registerer: metrics,
+		MaxInFlight: c.MaxInFlight, KeyProvider: keys, Logger: logger, Registerer: metrics,
 	})
 	if errors.Is(err, stream.Invalid) {
 		return usageError{err}

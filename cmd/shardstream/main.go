@@ -45,6 +45,7 @@ type cli struct {
 	Bench      benchCmd      `cmd:"" help:"Measure a Kinesis endpoint under load, and check what it stored."`
 	Cluster    clusterCmd    `cmd:"" help:"Look after a cluster."`
 	Stream     streamCmd     `cmd:"" help:"List and describe streams, with the placement of their shards."`
+	Keyring    keyringCmd    `cmd:"" help:"Make and change a file of encryption keys."`
 	Log        logCmd        `cmd:"" help:"Look at the data directory of a stopped node."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

@@ -21,11 +21,10 @@ type PutResult struct {
 // RecordRun is a run of records of one shard as an answer holds it: those of
 // the batches whose offsets lie in [From, To).
 type RecordRun struct {
-	Shard          uint32 // number of the shard
-	Created        int64  // creation time of the shard, epoch seconds
-	Batches        []stream.Batch
-	From, To       stream.Offset
-	EncryptionType string // "" leaves it out
+	Shard    uint32         // number of the shard
+	Created  int64          // creation time of the shard, epoch seconds
+	Batches  []stream.Batch // decrypted; each tells whether it was stored encrypted
+	From, To stream.Offset
 }
 
 // GetRecordsAnswer is what a GetRecords answers.
@@ -235,8 +234,8 @@ func (a *RecordRun) appendJSON(dst []byte) []byte {
 		comma = true
 		dst = appendSeconds(append(dst, `{"ApproximateArrivalTimestamp":`...), Timestamp(b.Arrival()))
 		dst = appendBase64(append(dst, `,"Data":"`...), r.Data)
-		if a.EncryptionType != "" {
-			dst = append(appendJSONString(append(dst, `","EncryptionType":`...), a.EncryptionType), `,"PartitionKey":`...)
+		if b.DataKey() != 0 {
+			dst = append(dst, `","EncryptionType":"`+EncryptionTypeKMS+`","PartitionKey":`...)
 		} else {
 			dst = append(dst, `","PartitionKey":`...)
 		}
@@ -251,17 +250,17 @@ func (a *RecordRun) appendCBOR(dst []byte) []byte {
 	count, size := a.size()
 	dst = slices.Grow(dst, count*recordOverhead+size)
 	dst = appendCBORHead(dst, cborArray, uint64(count))
-	members := uint64(4)
-	if a.EncryptionType != "" {
-		members++
-	}
 	var w sequenceWriter
 	a.records(func(o stream.Offset, b stream.Batch, r stream.Record) {
+		members := uint64(4)
+		if b.DataKey() != 0 {
+			members++
+		}
 		dst = appendCBORHead(dst, cborMap, members)
 		dst = appendCBORTime(append(dst, cborKeyArrival...), Timestamp(b.Arrival()))
 		dst = appendCBORBytes(append(dst, cborKeyData...), r.Data)
-		if a.EncryptionType != "" {
-			dst = appendCBORString(append(dst, cborKeyEncryptionType...), a.EncryptionType)
+		if b.DataKey() != 0 {
+			dst = appendCBORString(append(dst, cborKeyEncryptionType...), EncryptionTypeKMS)
 		}
 		dst = appendCBORString(append(dst, cborKeyPartitionKey...), r.PartitionKey)
 		dst = w.append(append(dst, cborKeySequenceNumber...), a.sequence(o, b))

@@ -1,6 +1,8 @@
 package kinesis
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/json"
 	"reflect"
 	"testing"
@@ -65,15 +67,34 @@ func TestPutAnswers(t *testing.T) {
 	})
 }
 
+// thereAndBack gives a batch as it is after it was stored encrypted.
+func thereAndBack(b stream.Batch) stream.Batch {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCMWithNonceSize(block, 24)
+	if err != nil {
+		panic(err)
+	}
+	e := stream.NewEncryptedBatch(nil, b.Shard(), b.RequestID(), b.InvocationID(), b.Attempt(), 1, b.Count())
+	e = append(e, b[stream.BatchHeaderSize:]...).Encrypt(aead, b.Count())
+	e.Stamp(b.Epoch(), b.Base(), b.Arrival())
+	if b, err = e.Decrypt(nil, aead); err != nil {
+		panic(err)
+	}
+	return b
+}
+
 func TestReadAnswers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		encryption, wantEncryption := drawEncryption(t)
-		run := RecordRun{Shard: rapid.Uint32().Draw(t, "shard"), Created: rapid.Int64Range(0, 1<<34).Draw(t, "created"), EncryptionType: encryption}
+		run := RecordRun{Shard: rapid.Uint32().Draw(t, "shard"), Created: rapid.Int64Range(0, 1<<34).Draw(t, "created")}
 		run.From = stream.Offset(rapid.IntRange(0, 8).Draw(t, "from"))
 		run.To = run.From + stream.Offset(rapid.IntRange(0, 8).Draw(t, "records"))
 		want := GetRecordsOutput{Records: []Record{}, MillisBehindLatest: new(rapid.Int64Range(0, 1<<40).Draw(t, "behind"))}
 		offset := stream.Offset(rapid.IntRange(0, 4).Draw(t, "first"))
 		for range rapid.IntRange(0, 3).Draw(t, "batches") {
+			encryption, wantEncryption := drawEncryption(t)
 			b := stream.NewBatch(nil, stream.ShardID{Stream: 1, Number: run.Shard}, [16]byte{}, [16]byte{}, 0)
 			base, arrival := offset, rapid.Int64Range(0, 1<<41).Draw(t, "arrival")
 			count := rapid.IntRange(1, 4).Draw(t, "count")
@@ -90,6 +111,9 @@ func TestReadAnswers(t *testing.T) {
 			}
 			stream.FinishBatch(b, count)
 			b.Stamp(1, base, arrival)
+			if encryption != "" {
+				b = thereAndBack(b)
+			}
 			run.Batches = append(run.Batches, b)
 		}
 		a := GetRecordsAnswer{RecordRun: run, MillisBehindLatest: *want.MillisBehindLatest}

@@ -145,10 +145,16 @@ func RequestTooLarge() *Error {
 	return newError(CodeInvalidArgument, "Records size exceeds 10 MB limit")
 }
 
+// EncryptionTypeRefused answers a start or stop of encryption with another type
+// than KMS, the only one that the service has.
+func EncryptionTypeRefused(encryptionType string) *Error {
+	return newError(CodeInvalidArgument, "EncryptionType %s is not valid for this operation.", encryptionType)
+}
+
 // KMS answers a failure of the key service with one of the six classes.
 func KMS(code, message string) *Error { return newError(code, "%s", message) }
 
 // InvalidPolicy answers a resource policy that cannot be read.
-func InvalidPolicy() *Error {
-	return newError(CodeInvalidArgument, "The resource policy is not valid.")
+func InvalidPolicy(why string) *Error {
+	return newError(CodeInvalidArgument, "The resource policy is not valid: %s.", why)
 }

@@ -313,6 +313,9 @@ func (b *Broker) addresses() (grpcAddress, raftAddress, gossipAddress string) {
 func (b *Broker) takeUpShards(ctx, running context.Context, incarnation uint64) error {
 	b.env = newEnv(b.identity.NodeID, incarnation, b.clock, b.control, b.logger)
 	b.host = newHost(b.identity.NodeID, incarnation, b.records, b.meta, b.control, b.env, b.logger)
+	if b.cfg.ShardLimits {
+		b.host.limits = newLimits(b.clock.since)
+	}
 	b.env.peers = newPeers(running, b.identity.NodeID, b.identity.ClusterID, incarnation, b.host, b.cfg.dial, b.clock.since, b.cfg.CatchUpRate, b.logger)
 	b.push.peers, b.push.records = b.env.peers, b.records
 	b.data.host = b.host

@@ -54,6 +54,10 @@ type Config struct {
 	// copied to others, if this node controls the cluster. Default 10 min.
 	ReplaceAfter time.Duration
 
+	// ShardLimits holds the shards that this node leads to Kinesis's limits:
+	// what is over them is refused. All nodes should have the same.
+	ShardLimits bool
+
 	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
 	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
 	DiskReserve   int64         // bytes of free disk below which puts are refused; default 512 MiB

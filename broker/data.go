@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 
+	"shardstream/broker/replica"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -80,6 +82,9 @@ func (a *appendCall) finish() {
 func (a *appendCall) fail(i int, err error) {
 	a.results[i].Error = pb.ErrorKind(stream.KindOf(err))
 	a.results[i].Detail = err.Error()
+	if n := replica.Admits(0); errors.As(err, &n) {
+		a.results[i].Admitted = uint32(n)
+	}
 }
 
 func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
@@ -95,7 +100,11 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 	if err != nil {
 		return err
 	}
-	base, arrival, err := h.Append(b, sb.Repeat, func(err error) {
+	how := replica.How{Again: sb.Repeat, Cut: sb.Cut}
+	if l := s.host.limits; l != nil {
+		how.Admit = l.admit
+	}
+	base, arrival, err := h.Append(b, how, func(err error) {
 		if err != nil {
 			a.fail(i, err)
 		}
@@ -112,11 +121,7 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 
 // Read serves whole batches from an offset on.
 func (s *dataService) Read(_ context.Context, req *pb.ReadRequest) (*pb.ReadResponse, error) {
-	h, err := s.host.reading(shardOf(req.Shard))
-	if err != nil {
-		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
-	}
-	r, err := h.Read(stream.Offset(req.Offset), s.host.cutoff(h),
+	r, err := s.read(shardOf(req.Shard), stream.Offset(req.Offset),
 		min(int(req.MaxRecords), maxReadRecords), min(int(req.MaxBytes), maxReadBytes))
 	if err != nil {
 		return &pb.ReadResponse{Error: pb.ErrorKind(stream.KindOf(err)), Detail: err.Error()}, nil
@@ -129,6 +134,24 @@ func (s *dataService) Read(_ context.Context, req *pb.ReadRequest) (*pb.ReadResp
 		response.Batches[i] = b
 	}
 	return response, nil
+}
+
+func (s *dataService) read(id stream.ShardID, from stream.Offset, maxRecords, maxBytes int) (replica.ReadResult, error) {
+	h, err := s.host.reading(id)
+	if err != nil {
+		return replica.ReadResult{}, err
+	}
+	limits := s.host.limits
+	if limits != nil {
+		if err := limits.read(id); err != nil {
+			return replica.ReadResult{}, err
+		}
+	}
+	r, err := h.Read(from, s.host.cutoff(h), maxRecords, maxBytes)
+	if err == nil && limits != nil {
+		err = limits.give(id, bytesGiven(r.Batches, from, maxRecords, maxBytes))
+	}
+	return r, err
 }
 
 // Locate resolves a position to an offset.
@@ -145,8 +168,15 @@ func (s *dataService) locate(req *pb.LocateRequest) (stream.Offset, error) {
 	if err != nil {
 		return 0, err
 	}
+	if l := s.host.limits; l != nil && req.Iterator {
+		if err := l.iterator(shardOf(req.Shard)); err != nil {
+			return 0, err
+		}
+	}
 	cutoff := s.host.cutoff(h)
 	switch req.Position {
+	case pb.Position_POSITION_NONE:
+		return 0, nil
 	case pb.Position_POSITION_TRIM_HORIZON:
 		return h.Start(cutoff)
 	case pb.Position_POSITION_LATEST:

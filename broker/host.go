@@ -36,6 +36,7 @@ type host struct {
 	logger      *slog.Logger
 	wakeUnread  chan struct{}        // capacity 1
 	memory      *replica.Memory      // of requests, for I22
+	limits      *limits              // nil: the shards have none
 	answered    func() time.Duration // since the raft leader's last answer to a beat; nil on a lone node
 	wake        chan struct{}        // capacity 1: look at the damage list again
 

@@ -67,6 +67,7 @@ func (b *Broker) register(ctx context.Context, cfg Config, grpcAddress, raftAddr
 			Broker: &pb.Broker{
 				NodeId: string(b.identity.NodeID), DiskId: b.identity.DiskID, Zone: cfg.Zone, FeatureLevel: featureLevel,
 				GrpcAddress: grpcAddress, RaftAddress: raftAddress, GossipAddress: gossipAddress, HttpAddress: cfg.HTTPAddress,
+				ShardLimits: cfg.ShardLimits,
 			},
 			LastIncarnation: last, JournalFrame: frame,
 		}}})

@@ -53,7 +53,7 @@ func (d *draft) registerBroker(c *pb.RegisterBroker) *pb.CommandResult {
 	renewed := &pb.Broker{
 		NodeId: b.GetNodeId(), Incarnation: old.GetIncarnation() + 1, DiskId: b.GetDiskId(),
 		GrpcAddress: b.GetGrpcAddress(), RaftAddress: b.GetRaftAddress(), GossipAddress: b.GetGossipAddress(),
-		HttpAddress: b.GetHttpAddress(), Zone: b.GetZone(), FeatureLevel: b.GetFeatureLevel(),
+		HttpAddress: b.GetHttpAddress(), Zone: b.GetZone(), FeatureLevel: b.GetFeatureLevel(), ShardLimits: b.GetShardLimits(),
 		State: pb.BrokerState_BROKER_STATE_FENCED, ChangedMs: d.now, NotedFrame: c.GetJournalFrame(),
 	}
 	if old.GetState() == pb.BrokerState_BROKER_STATE_GONE && old.GetDiskId() == b.GetDiskId() {

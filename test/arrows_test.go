@@ -20,6 +20,7 @@ import (
 // vocabulary knows nobody.
 var arrows = map[string][]string{
 	"stream":               {},
+	"throttle":             {},
 	"proto":                {},
 	"proto/shardstream/v1": {},
 	"raftfsm":              {"proto/shardstream/v1", "stream"},
@@ -28,13 +29,13 @@ var arrows = map[string][]string{
 	"broker/member":        {"stream"},
 	"broker/member/memnet": {},
 	"broker/replica":       {"broker/recordlog", "proto/shardstream/v1", "stream"},
-	"broker":               {"broker/recordlog", "broker/replica", "broker/member", "raftfsm", "placement", "proto/shardstream/v1", "stream"},
+	"broker":               {"broker/recordlog", "broker/replica", "broker/member", "raftfsm", "placement", "proto/shardstream/v1", "stream", "throttle"},
 	"gateway/kinesis":      {"stream"},
 	"gateway/sigv4":        {},
 	"gateway/policy":       {},
 	"gateway/kms":          {"stream"},
 	"gateway/brokers":      {"proto/shardstream/v1", "stream"},
-	"gateway":              {"gateway/brokers", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream"},
+	"gateway":              {"gateway/brokers", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream", "throttle"},
 	// The ceiling of the load generator decodes puts just as the gateway does.
 	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/kinesis", "gateway/kms", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
 	"cmd/shardstream/internal/benchclient": {},

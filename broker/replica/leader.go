@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -217,6 +218,29 @@ func (r *Replica) advance() {
 	r.seal()
 }
 
+// How says how a batch is to be appended.
+type How struct {
+	Again bool // the caller has sent these bytes before
+	// Cut says that it has the first records only of a batch that was not
+	// admitted as a whole.
+	Cut bool
+	// Admit gives how many of the first records of a batch that is none of
+	// ours yet may be stored now, by the shard's limits. If it is all, they
+	// count as stored. nil admits all. It is called under the replica's lock.
+	Admit func(stream.Batch) int
+}
+
+// Admits is the detail of an append that was Throttled since the shard's limits
+// let only that many of its first records pass. A batch of these alone, sent as
+// Cut, is stored if they still do.
+type Admits int
+
+func (n Admits) Error() string { return fmt.Sprintf("only the first %d records would pass", int(n)) }
+
+func admits(op string, shard stream.ShardID, n int, b stream.Batch) error {
+	return stream.Errorf(stream.Throttled, op, "%d records for shard %s: %w", b.Count(), shard, Admits(n))
+}
+
 // Append stamps the batch with the next offset, the arrival time, the epoch and
 // the checksum, and gives it to the log and to the followers at once. It
 // returns the offset of the batch's first record and the arrival time (Unix
@@ -225,13 +249,12 @@ func (r *Replica) advance() {
 // bytes belong to the log from the call on.
 //
 // A repeat of a batch that is in the log is not stored: it gets the answer of
-// the first, when that is committed (I22). again says that the caller has sent
-// these bytes before.
+// the first, when that is committed (I22), and no limit is asked.
 //
-// Kinds: NotLeader, Throttled (too much of the shard waits for its commit),
-// Unavailable (it may be a repeat, and it isn't known yet of what), and those of
-// the log.
-func (r *Replica) Append(b stream.Batch, again bool, done func(error)) (stream.Offset, int64, error) {
+// Kinds: NotLeader, Throttled (too much of the shard waits for its commit, or
+// the shard's limits let not all records pass: Admits), Unavailable (it may be a
+// repeat, and it isn't known yet of what), and those of the log.
+func (r *Replica) Append(b stream.Batch, how How, done func(error)) (stream.Offset, int64, error) {
 	const op = "replica.Append"
 	r.mu.Lock()
 	defer r.unlock()
@@ -239,19 +262,28 @@ func (r *Replica) Append(b stream.Batch, again bool, done func(error)) (stream.O
 		return 0, 0, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
 	}
 	l := r.lead
-	if first, ok := r.repeats.find(b); ok {
+	switch first, records := r.repeats.find(b, how.Cut); records {
+	case 0:
+	case b.Count():
 		r.repeats.memory.answers.Add(1)
-		l.await(r, &waiter{end: first.end, done: done})
+		l.await(r, &waiter{end: first.base + stream.Offset(records), done: done})
 		return first.base, first.arrival, nil
+	default: // the others were not admitted, and still are not: the caller was told so
+		return 0, 0, admits(op, r.key.Shard, records, b)
 	}
 	if !r.view.Open {
 		return 0, 0, stream.Errorf(stream.Unavailable, op, "shard %s takes no records now", r.key.Shard)
 	}
-	if r.repeats.from > 0 && (again || b.Attempt() > 1) {
+	if r.repeats.from > 0 && (how.Again || b.Attempt() > 1) {
 		return 0, 0, stream.Errorf(stream.Unavailable, op, "shard %s is still reading back which requests it has seen", r.key.Shard)
 	}
 	if l.uncommitted > 0 && l.uncommitted+int64(len(b)) > maxUncommitted {
 		return 0, 0, stream.Errorf(stream.Throttled, op, "%d bytes of shard %s wait for their replicas", l.uncommitted, r.key.Shard)
+	}
+	if how.Admit != nil {
+		if n := how.Admit(b); n < b.Count() {
+			return 0, 0, admits(op, r.key.Shard, n, b)
+		}
 	}
 	// Arrival times never decrease in a shard, whatever the clocks do (I20), nor
 	// from a parent to its child.

@@ -78,24 +78,29 @@ func describe(b stream.Batch) seen {
 	return s
 }
 
-// find gives the batch that b repeats. The gateway's id is enough; the SDK's
-// only if either of the two is marked as a retry, so that a client which sends
-// one fixed id loses nothing.
-func (t *repeats) find(b stream.Batch) (seen, bool) {
+// find gives the batch that b repeats, and how many of b's first records are in
+// it; 0 if there is none. The gateway's id is enough; the SDK's only if either of
+// the two is marked as a retry, so that a client which sends one fixed id loses
+// nothing.
+func (t *repeats) find(b stream.Batch, cut bool) (seen, int) {
 	if len(t.list) == 0 {
-		return seen{}, false
+		return seen{}, 0
 	}
 	if id := b.RequestID(); id != [16]byte{} {
-		if s, ok := t.at(t.byID, requestKey(id)); ok && s.request == id && s.like(b) {
-			return s, true
+		if s, ok := t.at(t.byID, requestKey(id)); ok && s.request == id {
+			if n := s.firstOf(b, cut); n > 0 {
+				return s, n
+			}
 		}
 	}
 	if id := b.InvocationID(); id != [16]byte{} {
-		if s, ok := t.at(t.byID, invocationKey(id)); ok && s.invocation == id && (s.attempt > 1 || b.Attempt() > 1) && s.like(b) {
-			return s, true
+		if s, ok := t.at(t.byID, invocationKey(id)); ok && s.invocation == id && (s.attempt > 1 || b.Attempt() > 1) {
+			if n := s.firstOf(b, cut); n > 0 {
+				return s, n
+			}
 		}
 	}
-	return seen{}, false
+	return seen{}, 0
 }
 
 func (t *repeats) at(m map[uint64]uint64, key uint64) (seen, bool) {
@@ -106,11 +111,41 @@ func (t *repeats) at(m map[uint64]uint64, key uint64) (seen, bool) {
 	return t.list[n-t.first], true
 }
 
-// like tells whether b has the shape of the batch: a repeat is the same records.
-// Encrypted, they are other bytes each time; and one of the two may be encrypted
+// firstOf gives how many of b's first records are in the batch, by its shape: a
+// repeat is the same records, or where one of the two was cut to what the shard's
+// limits let pass, the same at the beginning. Encrypted, they are other bytes each
+// time, and how long each is does not show; and one of the two may be encrypted
 // and the other not, if that was switched on between them.
-func (s seen) like(b stream.Batch) bool {
-	return int(s.length) == b.RecordBytes() && int(s.end-s.base) == b.Count() && s.ordinal == describe(b).ordinal
+func (s seen) firstOf(b stream.Batch, cut bool) int {
+	if s.ordinal != describe(b).ordinal {
+		return 0
+	}
+	n := int(s.end - s.base)
+	switch {
+	case n == b.Count() && int(s.length) == b.RecordBytes():
+		return n
+	case n < b.Count() && beginsWith(b, n, int(s.length)):
+		return n
+	case n > b.Count() && cut:
+		// An SDK's next attempt was quicker, and was admitted as a whole.
+		return b.Count()
+	}
+	return 0
+}
+
+// beginsWith reports whether b's first n records have that many bytes, or may
+// have them if they are encrypted.
+func beginsWith(b stream.Batch, n, bytes int) bool {
+	if b.Encrypted() {
+		return bytes <= b.RecordBytes()-(b.Count()-n)*stream.RecordHeaderSize
+	}
+	for _, r := range b.Records() {
+		if n--; n < 0 {
+			break
+		}
+		bytes -= stream.RecordHeaderSize + len(r.PartitionKey) + len(r.Data)
+	}
+	return bytes == 0
 }
 
 // add remembers a batch at the log's end.

@@ -49,28 +49,47 @@ func encrypted(b stream.Batch) stream.Batch {
 }
 
 func TestRepeats_I22(t *testing.T) {
+	other := func(b stream.Batch) stream.Batch { // the same ids, with a larger first record
+		c := stream.NewBatch(nil, b.Shard(), b.RequestID(), b.InvocationID(), b.Attempt())
+		for i := range b.Count() {
+			c = c.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: []byte("other"), Ordinal: uint16(i)})
+		}
+		stream.FinishBatch(c, b.Count())
+		return c
+	}
+	const cut = true
 	for _, c := range []struct {
 		name       string
 		in, repeat stream.Batch
-		want       bool
+		cut        bool
+		want       int // of the repeat's first records are stored
 	}{
-		{"the gateway's own repeat", batchOf(1, 0, 0, 0, 0, 2), batchOf(1, 0, 0, 0, 0, 2), true},
-		{"another request", batchOf(1, 0, 0, 0, 0, 2), batchOf(2, 0, 0, 0, 0, 2), false},
-		{"an SDK's retry", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 1), true},
-		{"the first attempt comes after its retry", batchOf(1, 7, 2, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), true},
-		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), false},
-		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), false},
-		{"other records under the id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 2), false},
-		{"encrypted once more", encrypted(batchOf(1, 0, 0, 0, 0, 2)), encrypted(batchOf(1, 0, 0, 0, 0, 2)), true},
-		{"encrypted only at the second time", batchOf(1, 0, 0, 0, 0, 2), encrypted(batchOf(1, 0, 0, 0, 0, 2)), true},
-		{"other records under the id, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 1)), encrypted(batchOf(2, 7, 2, 0, 0, 2)), false},
-		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), false},
+		{"the gateway's own repeat", batchOf(1, 0, 0, 0, 0, 2), batchOf(1, 0, 0, 0, 0, 2), !cut, 2},
+		{"another request", batchOf(1, 0, 0, 0, 0, 2), batchOf(2, 0, 0, 0, 0, 2), !cut, 0},
+		{"an SDK's retry", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 1), !cut, 1},
+		{"the first attempt comes after its retry", batchOf(1, 7, 2, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !cut, 1},
+		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !cut, 0},
+		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), !cut, 0},
+		{"other records under the id", batchOf(1, 7, 1, 0, 0, 2), other(batchOf(2, 7, 2, 0, 0, 2)), !cut, 0},
+		{"fewer records under the id", batchOf(1, 7, 1, 0, 0, 2), batchOf(2, 7, 2, 0, 0, 1), !cut, 0},
+		{"encrypted once more", encrypted(batchOf(1, 0, 0, 0, 0, 2)), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !cut, 2},
+		{"encrypted only at the second time", batchOf(1, 0, 0, 0, 0, 2), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !cut, 2},
+		{"other records under the id, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 2)), encrypted(other(batchOf(2, 7, 2, 0, 0, 2))), !cut, 0},
+		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), !cut, 0},
+
+		{"the retry of a put that was admitted in part", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 5), !cut, 3},
+		{"that retry, cut to what is stored", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 3), cut, 3},
+		{"other records, more of them", batchOf(1, 7, 1, 0, 0, 3), other(batchOf(2, 7, 2, 0, 0, 5)), !cut, 0},
+		{"admitted in part, while the retry was admitted as a whole", batchOf(2, 7, 2, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), cut, 3},
+		{"a cut one of another request", batchOf(2, 7, 1, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), cut, 0},
+		{"admitted in part, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 3)), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !cut, 3},
+		{"more records of fewer bytes, encrypted", encrypted(other(batchOf(1, 7, 1, 0, 0, 3))), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !cut, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			table := repeats{memory: &Memory{}}
 			table.add(c.in, 0)
-			if _, got := table.find(c.repeat); got != c.want {
-				t.Errorf("a repeat: %v, want %v", got, c.want)
+			if _, got := table.find(c.repeat, c.cut); got != c.want {
+				t.Errorf("%d records are stored, want %d", got, c.want)
 			}
 		})
 	}
@@ -100,16 +119,16 @@ func TestRepeatsAreWhatTheLogHolds_I22(t *testing.T) {
 				now += rapid.Int64Range(0, repeatWindow.Milliseconds()).Draw(t, "pass")
 			default:
 				b := batchOf(byte(rapid.IntRange(1, 255).Draw(t, "id")), 0, 0, end, now, 1)
-				if _, known := table.find(b); !known {
+				if _, known := table.find(b, false); known == 0 {
 					table.add(b, now)
 					log = append(log, b)
 				}
 			}
 			table.expire(now)
 			for _, b := range log {
-				got, ok := table.find(b)
+				got, found := table.find(b, false)
 				fresh := b.Arrival() >= now-repeatWindow.Milliseconds()
-				if fresh && (!ok || got.base != b.Base()) {
+				if fresh && (found == 0 || got.base != b.Base()) {
 					t.Fatalf("the batch at %d is not found", b.Base())
 				}
 			}
@@ -132,7 +151,7 @@ func TestIDsThatAreHalfTheSame_I22(t *testing.T) {
 			table.add(b, 0)
 		}
 		for i, b := range batches {
-			if s, ok := table.find(b); !ok || s.base != stream.Offset(i) {
+			if s, found := table.find(b, false); found == 0 || s.base != stream.Offset(i) {
 				t.Fatalf("half %d: the batch at %d is not found", half, i)
 			}
 		}
@@ -144,8 +163,8 @@ func TestRepeatsForgetTheOldestForWantOfMemory(t *testing.T) {
 	for i := range 25 {
 		table.add(batchOf(byte(i+1), 0, 0, stream.Offset(i), 0, 1), 0)
 	}
-	if _, ok := table.find(batchOf(25, 0, 0, 0, 0, 1)); !ok || table.memory.Early() != 15 || len(table.list) != 10 {
-		t.Fatalf("%v, %d early, %d kept", ok, table.memory.Early(), len(table.list))
+	if _, found := table.find(batchOf(25, 0, 0, 0, 0, 1), false); found == 0 || table.memory.Early() != 15 || len(table.list) != 10 {
+		t.Fatalf("%d found, %d early, %d kept", found, table.memory.Early(), len(table.list))
 	}
 }
 
@@ -161,7 +180,7 @@ func BenchmarkRepeats(b *testing.B) {
 			batch[i+2] = byte(rand.Uint32())
 		}
 		batch.Stamp(1, stream.Offset(now), now)
-		if _, ok := table.find(batch); !ok {
+		if _, found := table.find(batch, false); found == 0 {
 			table.add(batch, now)
 		}
 	}

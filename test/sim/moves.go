@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"shardstream/broker/replica"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
 )
@@ -130,7 +131,7 @@ func (w *world) put() {
 	}
 	stream.FinishBatch(b, count)
 	var base stream.Offset
-	base, _, err := r.Append(b, false, func(err error) {
+	base, _, err := r.Append(b, replica.How{}, func(err error) {
 		if err == nil {
 			w.checkSeal(r.Key().Shard, b)
 			w.logf("%s acknowledges %d of %s", n.id, base, r.Key())

@@ -30,6 +30,7 @@ const (
 	Position_POSITION_TRIM_HORIZON Position = 1
 	Position_POSITION_LATEST       Position = 2
 	Position_POSITION_AT_TIME      Position = 3 // the first record with arrival >= time_ms
+	Position_POSITION_NONE         Position = 4 // nothing is looked for: only limits are asked
 )
 
 // Enum value maps for Position.
@@ -39,12 +40,14 @@ var (
 		1: "POSITION_TRIM_HORIZON",
 		2: "POSITION_LATEST",
 		3: "POSITION_AT_TIME",
+		4: "POSITION_NONE",
 	}
 	Position_value = map[string]int32{
 		"POSITION_UNKNOWN":      0,
 		"POSITION_TRIM_HORIZON": 1,
 		"POSITION_LATEST":       2,
 		"POSITION_AT_TIME":      3,
+		"POSITION_NONE":         4,
 	}
 )
 
@@ -274,10 +277,13 @@ func (x *ShardRef) GetShard() uint32 {
 // A batch as stream.NewBatch builds it, unstamped. The callee owns the bytes
 // from the call on, and stamps them in place.
 type ShardBatch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shard         *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	Batch         []byte                 `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
-	Repeat        bool                   `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"` // the caller has sent these bytes before
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Shard  *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Batch  []byte                 `protobuf:"bytes,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	Repeat bool                   `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"` // the caller has sent these bytes before
+	// It has the first records only of a batch that the leader did not admit as a
+	// whole (AppendResult.admitted).
+	Cut           bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +335,13 @@ func (x *ShardBatch) GetBatch() []byte {
 func (x *ShardBatch) GetRepeat() bool {
 	if x != nil {
 		return x.Repeat
+	}
+	return false
+}
+
+func (x *ShardBatch) GetCut() bool {
+	if x != nil {
+		return x.Cut
 	}
 	return false
 }
@@ -422,11 +435,14 @@ func (x *AppendResponse) GetResults() []*AppendResult {
 }
 
 type AppendResult struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         ErrorKind              `protobuf:"varint,1,opt,name=error,proto3,enum=shardstream.v1.ErrorKind" json:"error,omitempty"` // NONE: stored and committed
-	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
-	BaseOffset    uint64                 `protobuf:"varint,3,opt,name=base_offset,json=baseOffset,proto3" json:"base_offset,omitempty"`
-	ArrivalMs     int64                  `protobuf:"varint,4,opt,name=arrival_ms,json=arrivalMs,proto3" json:"arrival_ms,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Error      ErrorKind              `protobuf:"varint,1,opt,name=error,proto3,enum=shardstream.v1.ErrorKind" json:"error,omitempty"` // NONE: stored and committed
+	Detail     string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	BaseOffset uint64                 `protobuf:"varint,3,opt,name=base_offset,json=baseOffset,proto3" json:"base_offset,omitempty"`
+	ArrivalMs  int64                  `protobuf:"varint,4,opt,name=arrival_ms,json=arrivalMs,proto3" json:"arrival_ms,omitempty"`
+	// With THROTTLED: nothing of the batch is stored, but one of that many of its
+	// first records alone would be.
+	Admitted      uint32 `protobuf:"varint,5,opt,name=admitted,proto3" json:"admitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +501,13 @@ func (x *AppendResult) GetBaseOffset() uint64 {
 func (x *AppendResult) GetArrivalMs() int64 {
 	if x != nil {
 		return x.ArrivalMs
+	}
+	return 0
+}
+
+func (x *AppendResult) GetAdmitted() uint32 {
+	if x != nil {
+		return x.Admitted
 	}
 	return 0
 }
@@ -879,6 +902,7 @@ type LocateRequest struct {
 	Shard         *ShardRef              `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Position      Position               `protobuf:"varint,2,opt,name=position,proto3,enum=shardstream.v1.Position" json:"position,omitempty"`
 	TimeMs        int64                  `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	Iterator      bool                   `protobuf:"varint,4,opt,name=iterator,proto3" json:"iterator,omitempty"` // for a GetShardIterator: counts against the shard's limit of these
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,6 +956,13 @@ func (x *LocateRequest) GetTimeMs() int64 {
 		return x.TimeMs
 	}
 	return 0
+}
+
+func (x *LocateRequest) GetIterator() bool {
+	if x != nil {
+		return x.Iterator
+	}
+	return false
 }
 
 type LocateResponse struct {
@@ -1015,23 +1046,25 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"arrival_ms\x18\x05 \x01(\x03R\tarrivalMs\"=\n" +
 	"\bShardRef\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\"j\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"|\n" +
 	"\n" +
 	"ShardBatch\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\fR\x05batch\x12\x16\n" +
-	"\x06repeat\x18\x03 \x01(\bR\x06repeat\"E\n" +
+	"\x06repeat\x18\x03 \x01(\bR\x06repeat\x12\x10\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\"E\n" +
 	"\rAppendRequest\x124\n" +
 	"\abatches\x18\x01 \x03(\v2\x1a.shardstream.v1.ShardBatchR\abatches\"H\n" +
 	"\x0eAppendResponse\x126\n" +
-	"\aresults\x18\x01 \x03(\v2\x1c.shardstream.v1.AppendResultR\aresults\"\x97\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1c.shardstream.v1.AppendResultR\aresults\"\xb3\x01\n" +
 	"\fAppendResult\x12/\n" +
 	"\x05error\x18\x01 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x1f\n" +
 	"\vbase_offset\x18\x03 \x01(\x04R\n" +
 	"baseOffset\x12\x1d\n" +
 	"\n" +
-	"arrival_ms\x18\x04 \x01(\x03R\tarrivalMs\"\x93\x01\n" +
+	"arrival_ms\x18\x04 \x01(\x03R\tarrivalMs\x12\x1a\n" +
+	"\badmitted\x18\x05 \x01(\rR\badmitted\"\x93\x01\n" +
 	"\vReadRequest\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1f\n" +
@@ -1061,20 +1094,22 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\tlog_start\x18\x02 \x01(\x04R\blogStart\x12%\n" +
 	"\x0ehigh_watermark\x18\x03 \x01(\x04R\rhighWatermark\x12&\n" +
 	"\x0flast_arrival_ms\x18\x04 \x01(\x03R\rlastArrivalMs\x12\x14\n" +
-	"\x05ended\x18\x05 \x01(\bR\x05ended\"\x8e\x01\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\"\xaa\x01\n" +
 	"\rLocateRequest\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x124\n" +
 	"\bposition\x18\x02 \x01(\x0e2\x18.shardstream.v1.PositionR\bposition\x12\x17\n" +
-	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"q\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x1a\n" +
+	"\biterator\x18\x04 \x01(\bR\biterator\"q\n" +
 	"\x0eLocateResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x04R\x06offset*f\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset*y\n" +
 	"\bPosition\x12\x14\n" +
 	"\x10POSITION_UNKNOWN\x10\x00\x12\x19\n" +
 	"\x15POSITION_TRIM_HORIZON\x10\x01\x12\x13\n" +
 	"\x0fPOSITION_LATEST\x10\x02\x12\x14\n" +
-	"\x10POSITION_AT_TIME\x10\x032\xf2\x02\n" +
+	"\x10POSITION_AT_TIME\x10\x03\x12\x11\n" +
+	"\rPOSITION_NONE\x10\x042\xf2\x02\n" +
 	"\x04Data\x12G\n" +
 	"\x06Append\x12\x1d.shardstream.v1.AppendRequest\x1a\x1e.shardstream.v1.AppendResponse\x12A\n" +
 	"\x04Read\x12\x1b.shardstream.v1.ReadRequest\x1a\x1c.shardstream.v1.ReadResponse\x12@\n" +

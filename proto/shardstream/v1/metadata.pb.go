@@ -770,6 +770,7 @@ type Broker struct {
 	// An operator wants it out of use. Its state is DRAINING then, unless it is
 	// down or stops.
 	Draining      bool `protobuf:"varint,14,opt,name=draining,proto3" json:"draining,omitempty"`
+	ShardLimits   bool `protobuf:"varint,15,opt,name=shard_limits,json=shardLimits,proto3" json:"shard_limits,omitempty"` // it holds the shards that it leads to Kinesis's limits
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -898,6 +899,13 @@ func (x *Broker) GetNotedFrame() uint64 {
 func (x *Broker) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *Broker) GetShardLimits() bool {
+	if x != nil {
+		return x.ShardLimits
 	}
 	return false
 }
@@ -1869,7 +1877,7 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\bended_ms\x18\x04 \x01(\x03R\aendedMs\"L\n" +
 	"\x06Limits\x12\x16\n" +
 	"\x06shards\x18\x01 \x01(\rR\x06shards\x12*\n" +
-	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xcc\x03\n" +
+	"\x11on_demand_streams\x18\x02 \x01(\rR\x0fonDemandStreams\"\xef\x03\n" +
 	"\x06Broker\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x17\n" +
@@ -1887,7 +1895,8 @@ const file_shardstream_v1_metadata_proto_rawDesc = "" +
 	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnoted_frame\x18\r \x01(\x04R\n" +
 	"notedFrame\x12\x1a\n" +
-	"\bdraining\x18\x0e \x01(\bR\bdraining\"\xa0\b\n" +
+	"\bdraining\x18\x0e \x01(\bR\bdraining\x12!\n" +
+	"\fshard_limits\x18\x0f \x01(\bR\vshardLimits\"\xa0\b\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +

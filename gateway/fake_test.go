@@ -46,6 +46,7 @@ type fakeBroker struct {
 	onRead   func(stream.ShardID) stream.Kind
 	appends  []*pb.AppendRequest // as received, without the batches' bytes
 	reads    []*pb.ReadRequest
+	locates  []*pb.LocateRequest
 	readIdx  int
 	repeats  int // batches that were there already
 
@@ -54,6 +55,8 @@ type fakeBroker struct {
 	resharding bool
 	refuse     *pb.CommandResult
 	proposed   *pb.Reshard // the last one
+	// admits, if set, says how many of a batch's first records a shard takes.
+	admits func(stream.ShardID, int) int
 	// loses may lose the answer to an Append that was done.
 	loses func(*pb.AppendRequest) bool
 	// onFind may answer in place of the log, as onAppend.
@@ -420,7 +423,7 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 	out := &pb.AppendResponse{}
 	for _, sb := range in.Batches {
 		id := shardOf(sb.Shard)
-		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize], Repeat: sb.Repeat})
+		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize], Repeat: sb.Repeat, Cut: sb.Cut})
 		r := &pb.AppendResult{}
 		out.Results = append(out.Results, r)
 		if d.onAppend != nil {
@@ -445,6 +448,12 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 		if !d.takesLocked(id) {
 			r.Error = pb.ErrorKind(stream.Unavailable)
 			continue
+		}
+		if d.admits != nil {
+			if n := d.admits(id, b.Count()); n < b.Count() {
+				r.Error, r.Admitted = pb.ErrorKind_ERROR_KIND_THROTTLED, uint32(n)
+				continue
+			}
 		}
 		now := d.now().UnixMilli()
 		b.Stamp(1, log.end, now)
@@ -495,6 +504,7 @@ func (d fakeData) Read(_ context.Context, in *pb.ReadRequest, _ ...grpc.CallOpti
 func (d fakeData) Locate(_ context.Context, in *pb.LocateRequest, _ ...grpc.CallOption) (*pb.LocateResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.locates = append(d.locates, in)
 	id := shardOf(in.Shard)
 	if d.onRead != nil {
 		if kind := d.onRead(id); kind != 0 {

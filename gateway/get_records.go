@@ -18,6 +18,10 @@ import (
 //   - MillisBehindLatest is 0 at the tip, else how far behind now the last record
 //     given is.
 //   - An iterator may be used more than once, and may stand in double quotes.
+//   - With shard limits a shard takes five calls and gives 2 MiB a second. After
+//     2 MiB or more in one second it takes none until that is made up for: after
+//     10 MiB for five seconds. Others are answered with
+//     ProvisionedThroughputExceededException.
 //   - A position that is no longer there moves to the oldest record. One above
 //     the leader's high watermark gets an empty answer and stays.
 

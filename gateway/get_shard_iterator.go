@@ -20,6 +20,10 @@ import (
 // It must be one of this shard of this stream. A missing stream is reported as a
 // missing shard, and a stream that is CREATING as missing. Closed shards work;
 // LATEST there is the end.
+//
+// With shard limits an open shard takes five calls a second, and answers others
+// with ProvisionedThroughputExceededException. What the metadata says of a closed
+// one is not counted.
 
 func getShardIterator(c *call, in *kinesis.GetShardIteratorInput) (*kinesis.GetShardIteratorOutput, *kinesis.Error) {
 	a, failure := addressOf(deref(in.StreamName), deref(in.StreamARN))
@@ -38,11 +42,26 @@ func getShardIterator(c *call, in *kinesis.GetShardIteratorInput) (*kinesis.GetS
 	if failure != nil {
 		return nil, failure
 	}
+	if in.StartingSequenceNumber != nil {
+		if failure := c.countIterator(t); failure != nil {
+			return nil, failure
+		}
+	}
 	text, failure := c.sealIterator(t.m, iterator{shard: t.id(), offset: offset, name: t.v.Name})
 	if failure != nil {
 		return nil, failure
 	}
 	return &kinesis.GetShardIteratorOutput{ShardIterator: &text}, nil
+}
+
+// countIterator lets the leader of an open shard count a call that it is not
+// asked a position for, if it counts them.
+func (c *call) countIterator(t readTarget) *kinesis.Error {
+	if t.s.State == pb.ShardState_SHARD_STATE_CLOSED || !t.m.nodes[leaderNode(t.s)].GetShardLimits() {
+		return nil
+	}
+	_, failure := c.locateOffset(t, pb.Position_POSITION_NONE, 0)
+	return failure
 }
 
 // readTarget is the shard that a read is for.
@@ -153,6 +172,7 @@ func (c *call) locateOffset(t readTarget, p pb.Position, ms int64) (stream.Offse
 	var offset stream.Offset
 	request := &pb.LocateRequest{
 		Shard: &pb.ShardRef{StreamId: t.v.Id, Shard: t.s.Number}, Position: p, TimeMs: ms,
+		Iterator: c.op == kinesis.GetShardIterator,
 	}
 	err := c.atLeader(t.id(), func(ctx context.Context, data pb.DataClient) (pb.ErrorKind, string, error) {
 		r, err := data.Locate(ctx, request)

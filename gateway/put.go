@@ -29,6 +29,7 @@ type putRecordState struct {
 	group int32 // place in put.groups, of this attempt; -1 if it waits
 	done  bool
 	sent  bool // in an earlier attempt
+	cut   bool // the leader admits it and those before it, but not all
 	// The shard that may have stored it, since no answer came: its number plus
 	// one, 0 if there is none.
 	perhapsIn int64
@@ -58,11 +59,13 @@ type putGroup struct {
 	// repeat says that some of its records were sent before, sent that it was
 	// itself, and doubt that it may be stored though it failed.
 	repeat, sent, doubt bool
+	cut                 bool // it has the records that the leader admits
 
-	kind   stream.Kind // 0: stored
-	detail string
-	base   stream.Offset
-	second int64 // of the arrival
+	kind     stream.Kind // 0: stored
+	detail   string
+	admitted int // if it was Throttled: so many of the first records would be stored
+	base     stream.Offset
+	second   int64 // of the arrival
 }
 
 // put is the state of one PutRecord or PutRecords, used again by later ones.
@@ -86,6 +89,7 @@ type put struct {
 	doubt      bool     // some record is perhaps stored somewhere
 	asked      []uint32 // closed shards that have said what they have of the request
 	held       []bool   // by route: it waits for such an answer
+	cuts       int      // attempts after which some group was cut
 
 	stored, storedBytes, failed int
 	failure                     *kinesis.Error // of the last record that failed, as PutRecord answers it
@@ -104,7 +108,7 @@ func (p *put) recycle() {
 	clear(p.scan.Entries)
 	p.stored, p.storedBytes, p.failed, p.failure = 0, 0, 0, nil
 	p.key, p.keyID = nil, 0
-	p.doubt, p.asked = false, p.asked[:0]
+	p.doubt, p.asked, p.cuts = false, p.asked[:0], 0
 	p.scan.StreamName, p.scan.StreamARN, p.scan.SequenceNumberForOrdering = "", "", ""
 	puts.Put(p)
 }
@@ -192,6 +196,7 @@ func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 			return err
 		}
 		c.send(p, m, v)
+		cuts := p.cuts
 		again = longer(again, p.settle(c, v, account))
 		if waiting > 0 {
 			again = longer(again, stream.Unavailable)
@@ -200,6 +205,9 @@ func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 			again = longer(again, stream.Offline)
 		}
 		if again == 0 {
+			if p.cuts > cuts {
+				continue // with what was cut
+			}
 			return nil
 		}
 		waited := patience.wait(m, again)
@@ -259,7 +267,7 @@ func (p *put) route(v *streamView) (waiting, missing int) {
 		r.group = *slot - 1
 		g := &p.groups[r.group]
 		g.count++
-		g.repeat = g.repeat || r.sent
+		g.repeat, g.cut = g.repeat || r.sent, g.cut || r.cut
 		g.size += stream.RecordHeaderSize + len(r.key) + r.dataLen()
 	}
 	for i := range p.groups {
@@ -363,7 +371,7 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	for n, i := range groups {
 		g := &p.groups[i]
 		shards[n].StreamId, shards[n].Shard = v.Id, g.shard.Number
-		batches[n].Shard, batches[n].Batch, batches[n].Repeat = &shards[n], g.batch, g.repeat
+		batches[n].Shard, batches[n].Batch, batches[n].Repeat, batches[n].Cut = &shards[n], g.batch, g.repeat, g.cut
 		g.sent, g.doubt = true, true
 		request.Batches[n] = &batches[n]
 		note.shards[n] = g.shard.Number
@@ -381,7 +389,7 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	}
 	for n, i := range groups {
 		g, r := &p.groups[i], response.Results[n]
-		g.kind, g.detail = stream.Kind(r.Error), r.Detail
+		g.kind, g.detail, g.admitted = stream.Kind(r.Error), r.Detail, int(r.Admitted)
 		// Before it appends a leader refuses so; it is not what it says of records
 		// that it has taken.
 		g.doubt = g.kind != stream.Unavailable && g.kind != stream.Offline
@@ -389,11 +397,19 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	}
 }
 
+// maxCuts bounds the attempts of a put with what the leaders admit: others may
+// take that meanwhile.
+const maxCuts = 3
+
 // settle writes the results of the groups that are stored or have failed for
 // good. It gives the kind for which the others should be tried again, 0 if there
-// are none. Only a broker's own word for the very batch makes a record stored
-// (I19).
+// are none or only such as their leaders admit now. Only a broker's own word for
+// the very batch makes a record stored (I19).
+//
+// Of a group that is over its shard's limits the leader admits the first records,
+// perhaps. These are left for the next attempt, and the others have failed.
 func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind) {
+	cuts := p.cuts
 	for i := range p.groups {
 		g := &p.groups[i]
 		if g.kind != 0 && mayRetry(g.kind) {
@@ -410,6 +426,10 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 		case g.kind == 0:
 			p.succeed(i, stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second))
 			g.base++
+		case g.kind == stream.Throttled && g.admitted > 0 && cuts < maxCuts:
+			g.admitted--
+			r.cut = true
+			p.cuts = cuts + 1
 		case !mayRetry(g.kind):
 			p.fail(i, g.kind, subject{name: v.Name, account: account, shard: stream.ShardName(g.shard.Number)})
 		default:

@@ -11,6 +11,8 @@ import "shardstream/gateway/kinesis"
 //     ShardId, a failed one ErrorCode and ErrorMessage, in the order of the
 //     request; FailedRecordCount is there also when it is 0.
 //   - ErrorCode is ProvisionedThroughputExceededException or InternalFailure.
+//     Of the records for a shard that is over its limits the first that fit are
+//     stored, and all behind them fail, so that their order holds.
 //     The message of a disk that is almost full says so.
 //   - A hash key of 2^128 or more, or a record over the stream's limit, fails the
 //     whole request.

@@ -84,16 +84,22 @@ func TestWrite(t *testing.T) {
 	}
 	for name, puts := range map[string][]put{
 		"1000 records a second": {
-			{0, sizes(500, 1), 500}, {0, sizes(500, 1), 500}, {0, sizes(1, 1), 0},
-			{time.Millisecond, sizes(1, 1), 1}, {time.Millisecond, sizes(1, 1), 0},
+			{0, sizes(500, 1), 500},
+			{0, sizes(500, 1), 500},
+			{0, sizes(1, 1), 0},
+			{time.Millisecond, sizes(1, 1), 1},
+			{time.Millisecond, sizes(1, 1), 0},
 			{time.Second + time.Millisecond, sizes(500, 1), 500},
 		},
 		"one too many, and those that fit come again": {
 			{0, sizes(500, 1), 500}, {0, sizes(501, 1), 500}, {0, sizes(500, 1), 500}, {0, sizes(1, 1), 0},
 		},
 		"1 MiB a second": {
-			{0, sizes(4, 256*kib), 4}, {0, sizes(1, 1), 0},
-			{time.Second / 2, sizes(3, 256*kib), 2}, {time.Second / 2, sizes(2, 256*kib), 2}, {time.Second / 2, sizes(1, 1), 0},
+			{0, sizes(4, 256*kib), 4},
+			{0, sizes(1, 1), 0},
+			{time.Second / 2, sizes(3, 256*kib), 2},
+			{time.Second / 2, sizes(2, 256*kib), 2},
+			{time.Second / 2, sizes(1, 1), 0},
 		},
 		"saved up for a second at most": {
 			{time.Hour, sizes(5, 256*kib), 4},
@@ -164,8 +170,15 @@ func TestRead(t *testing.T) {
 	const refused = -1
 	for name, gets := range map[string][]get{
 		"five calls a second": {
-			{0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, 0}, {0, refused},
-			{200 * time.Millisecond, 0}, {200 * time.Millisecond, refused}, {1200 * time.Millisecond, 0},
+			{0, 0},
+			{0, 0},
+			{0, 0},
+			{0, 0},
+			{0, 0},
+			{0, refused},
+			{200 * time.Millisecond, 0},
+			{200 * time.Millisecond, refused},
+			{1200 * time.Millisecond, 0},
 		},
 		"after 10 MiB five seconds": {
 			{0, 10 * mib}, {0, refused}, {5*time.Second - 1, refused}, {5 * time.Second, 0},
@@ -174,8 +187,16 @@ func TestRead(t *testing.T) {
 			{0, mib}, {0, mib}, {0, refused}, {time.Second - 1, refused}, {time.Second, 10 * mib}, {6*time.Second - 1, refused}, {6 * time.Second, 0},
 		},
 		"less than 2 MiB a second": {
-			{0, 400 * kib}, {0, 400 * kib}, {0, 400 * kib}, {0, 400 * kib}, {0, 400 * kib},
-			{time.Second, 400 * kib}, {time.Second, 400 * kib}, {time.Second, 400 * kib}, {time.Second, 400 * kib}, {time.Second, 400 * kib},
+			{0, 400 * kib},
+			{0, 400 * kib},
+			{0, 400 * kib},
+			{0, 400 * kib},
+			{0, 400 * kib},
+			{time.Second, 400 * kib},
+			{time.Second, 400 * kib},
+			{time.Second, 400 * kib},
+			{time.Second, 400 * kib},
+			{time.Second, 400 * kib},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +251,9 @@ func TestFanOut(t *testing.T) {
 		delay time.Duration
 		bytes int
 	}{
-		{0, 0, mib}, {0, 0, mib - 1}, {0, 0, mib},
+		{0, 0, mib},
+		{0, 0, mib - 1},
+		{0, 0, mib},
 		// 3 MiB - 1 are used, and the next may come when it is less than 2 MiB.
 		{0, 500 * time.Millisecond, 0},
 		{500 * time.Millisecond, 0, 2 * mib},

@@ -44,6 +44,7 @@ type brokerCmd struct {
 	GatewayListen   string        `name:"gateway-listen" placeholder:"HOST:PORT" help:"Serve the Kinesis API in this process too. Off when empty."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long the gateway retries a put inside before its client gets a retryable error."`
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients of the gateway meet it on AWS."`
+	ShardLimits     string        `enum:"aws,off" default:"off" help:"Whether shards are held to AWS's limits (aws): 1 MiB and 1,000 records written, 2 MiB and five GetRecords and GetShardIterator calls read each second. The leader of a shard keeps count for all gateways. Give all brokers the same."`
 	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 
 	JournalBudget   int64         `default:"2147483648" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
@@ -162,8 +163,8 @@ func (c *brokerCmd) config(logger *slog.Logger) (broker.Config, error) {
 		GossipBind: c.GossipListen, Advertise: c.Advertise, Join: c.Join, BootstrapExpect: c.BootstrapExpect,
 		ReplaceAfter:  c.ReplaceAfter,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
-		CatchUpRate: c.CatchUpRate,
-		Version:     readBuildInfo().short(), Logger: logger,
+		CatchUpRate: c.CatchUpRate, ShardLimits: c.ShardLimits == "aws",
+		Version: readBuildInfo().short(), Logger: logger,
 	}
 	for _, j := range c.Join {
 		if host, port, err := net.SplitHostPort(j); err != nil || host == "" || port == "" {

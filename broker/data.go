@@ -101,8 +101,12 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 		return err
 	}
 	how := replica.How{Again: sb.Repeat, Cut: sb.Cut}
-	if l := s.host.limits; l != nil {
-		how.Admit = l.admit
+	if s.host.limits != nil {
+		sizes, err := recordSizes(b, sb.Sizes)
+		if err != nil {
+			return err
+		}
+		how.Admit = func(b stream.Batch) int { return s.host.limits.admit(b.Shard(), sizes) }
 	}
 	base, arrival, err := h.Append(b, how, func(err error) {
 		if err != nil {

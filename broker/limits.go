@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"iter"
 	"sync"
 	"time"
 
@@ -20,13 +21,13 @@ type limits struct {
 
 func newLimits(elapsed func() time.Duration) *limits { return &limits{elapsed: elapsed} }
 
-// admit gives how many of the batch's first records may be written now. If it is
-// all, they are counted.
-func (l *limits) admit(b stream.Batch) int {
+// admit gives how many of the first records of a batch, given by their sizes,
+// may be written now. If it is all, they are counted.
+func (l *limits) admit(id stream.ShardID, sizes iter.Seq[int]) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.elapsed()
-	n, _ := l.shards.At(b.Shard(), now).Write(now, recordSizes(b))
+	n, _ := l.shards.At(id, now).Write(now, sizes)
 	return n
 }
 
@@ -56,10 +57,48 @@ func (l *limits) judge(op string, id stream.ShardID, pass func(*throttle.Shard, 
 }
 
 // recordSizes gives the bytes of each record, data and partition key, in order.
-func recordSizes(b stream.Batch) func(yield func(int) bool) {
+// Those of an encrypted batch don't show: they are what the gateway says, and
+// Kind Invalid if that does not add up. One that does not know of the limits yet
+// says nothing.
+func recordSizes(b stream.Batch, told []uint32) (iter.Seq[int], error) {
+	if !b.Encrypted() || len(told) == 0 {
+		return shares(b), nil
+	}
+	sum := uint64(0)
+	for _, size := range told {
+		sum += uint64(size)
+	}
+	if len(told) != b.Count() || sum != uint64(dataBytes(b)) {
+		return nil, stream.Errorf(stream.Invalid, "broker.limits", "%d records of %d bytes are told to be %d of %d", b.Count(), dataBytes(b), len(told), sum)
+	}
 	return func(yield func(int) bool) {
-		for _, r := range b.Records() {
-			if !yield(len(r.PartitionKey) + len(r.Data)) {
+		for _, size := range told {
+			if !yield(int(size)) {
+				return
+			}
+		}
+	}, nil
+}
+
+// dataBytes gives the bytes of all data and partition keys of a batch.
+func dataBytes(b stream.Batch) int { return b.RecordBytes() - b.Count()*stream.RecordHeaderSize }
+
+// shares gives the sizes of a batch's records, and if they don't show, so many
+// equal shares of the whole: over the whole batch they are exact.
+func shares(b stream.Batch) iter.Seq[int] {
+	if !b.Encrypted() {
+		return func(yield func(int) bool) {
+			for _, r := range b.Records() {
+				if !yield(len(r.PartitionKey) + len(r.Data)) {
+					return
+				}
+			}
+		}
+	}
+	return func(yield func(int) bool) {
+		total, n := dataBytes(b), b.Count()
+		for i := range n {
+			if !yield(total*(i+1)/n - total*i/n) {
 				return
 			}
 		}
@@ -72,7 +111,7 @@ func bytesGiven(batches []stream.Batch, from stream.Offset, maxRecords, maxBytes
 	records := 0
 	for _, b := range batches {
 		at := b.Base()
-		for size := range recordSizes(b) {
+		for size := range shares(b) {
 			if at++; at <= from {
 				continue
 			}

@@ -3,6 +3,10 @@ package broker
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -193,36 +197,83 @@ func TestIteratorsAreLimited(t *testing.T) {
 	}
 }
 
-func TestBytesGiven(t *testing.T) {
-	batch := func(base stream.Offset, sizes ...int) stream.Batch {
-		b := stream.NewBatch(nil, stream.ShardID{Stream: 1}, [16]byte{}, [16]byte{}, 0)
-		for _, size := range sizes {
-			b = b.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: bytes.Repeat([]byte("d"), size-1)})
-		}
-		stream.FinishBatch(b, len(sizes))
-		b.Stamp(1, base, 0)
-		return b
+// sized gives a batch of records of these sizes, and the same encrypted.
+func sized(t *testing.T, base stream.Offset, sizes ...int) (plain, encrypted stream.Batch) {
+	t.Helper()
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
 	}
-	batches := []stream.Batch{batch(10, 1, 2, 4), batch(13, 8, 16)}
+	aead, err := cipher.NewGCMWithNonceSize(block, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := stream.ShardID{Stream: 1}
+	plain = stream.NewBatch(nil, id, [16]byte{}, [16]byte{}, 0)
+	encrypted = stream.NewEncryptedBatch(nil, id, [16]byte{}, [16]byte{}, 0, 1, len(sizes))
+	for _, size := range sizes {
+		r := stream.Record{PartitionKey: []byte("k"), Data: bytes.Repeat([]byte("d"), size-1)}
+		plain, encrypted = plain.AppendRecord(r), encrypted.AppendRecord(r)
+	}
+	stream.FinishBatch(plain, len(sizes))
+	encrypted = encrypted.Encrypt(aead, len(sizes))
+	plain.Stamp(1, base, 0)
+	encrypted.Stamp(1, base, 0)
+	return plain, encrypted
+}
+
+func TestBytesGiven(t *testing.T) {
+	p1, e1 := sized(t, 10, 1, 2, 4)
+	p2, e2 := sized(t, 13, 8, 16)
 	for _, c := range []struct {
 		from              stream.Offset
 		records, maxBytes int
-		want              int
+		want, encrypted   int // in shares of 2, 2, 3 and 12, 12
 	}{
-		{0, 100, 100, 31},
-		{10, 100, 100, 31},
-		{11, 100, 100, 30},
-		{13, 100, 100, 24},
-		{15, 100, 100, 0},
-		{10, 2, 100, 3},
-		{12, 2, 100, 12},
-		{10, 100, 7, 7},
-		{10, 100, 14, 7},
-		{10, 100, 15, 15},
-		{14, 100, 1, 16},
+		{0, 100, 100, 31, 31},
+		{10, 100, 100, 31, 31},
+		{11, 100, 100, 30, 29},
+		{13, 100, 100, 24, 24},
+		{15, 100, 100, 0, 0},
+		{10, 2, 100, 3, 4},
+		{12, 2, 100, 12, 15},
+		{10, 100, 7, 7, 7},
+		{10, 100, 14, 7, 7},
+		{10, 100, 15, 15, 7},
+		{14, 100, 1, 16, 12},
 	} {
-		if got := bytesGiven(batches, c.from, c.records, c.maxBytes); got != c.want {
+		if got := bytesGiven([]stream.Batch{p1, p2}, c.from, c.records, c.maxBytes); got != c.want {
 			t.Errorf("from %d, %d records, %d bytes: %d, want %d", c.from, c.records, c.maxBytes, got, c.want)
+		}
+		if got := bytesGiven([]stream.Batch{e1, e2}, c.from, c.records, c.maxBytes); got != c.encrypted {
+			t.Errorf("encrypted, from %d, %d records, %d bytes: %d, want %d", c.from, c.records, c.maxBytes, got, c.encrypted)
+		}
+	}
+}
+
+func TestSizesOfEncryptedRecords(t *testing.T) {
+	plain, encrypted := sized(t, 0, 1, 2, 4)
+	for _, c := range []struct {
+		b    stream.Batch
+		told []uint32
+		want []int // nil: refused
+	}{
+		{plain, nil, []int{1, 2, 4}},
+		{plain, []uint32{9}, []int{1, 2, 4}},
+		{encrypted, []uint32{1, 2, 4}, []int{1, 2, 4}},
+		{encrypted, nil, []int{2, 2, 3}},
+		{encrypted, []uint32{1, 2, 3}, nil},
+		{encrypted, []uint32{3, 4}, nil},
+	} {
+		sizes, err := recordSizes(c.b, c.told)
+		if c.want == nil {
+			if !errors.Is(err, stream.Invalid) {
+				t.Errorf("told %v: %v", c.told, err)
+			}
+			continue
+		}
+		if got := slices.Collect(sizes); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("told %v: %v, %v", c.told, got, err)
 		}
 	}
 }

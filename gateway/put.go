@@ -372,6 +372,9 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 		g := &p.groups[i]
 		shards[n].StreamId, shards[n].Shard = v.Id, g.shard.Number
 		batches[n].Shard, batches[n].Batch, batches[n].Repeat, batches[n].Cut = &shards[n], g.batch, g.repeat, g.cut
+		if p.key != nil && m.nodes[node].GetShardLimits() {
+			batches[n].Sizes = p.sizes(i)
+		}
 		g.sent, g.doubt = true, true
 		request.Batches[n] = &batches[n]
 		note.shards[n] = g.shard.Number
@@ -395,6 +398,17 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 		g.doubt = g.kind != stream.Unavailable && g.kind != stream.Offline
 		g.base, g.second = stream.Offset(r.BaseOffset), r.ArrivalMs/1000
 	}
+}
+
+// sizes gives the sizes of the records of a group, which an encrypted batch does
+// not show.
+func (p *put) sizes(group int32) (sizes []uint32) {
+	for i := range p.records {
+		if r := &p.records[i]; !r.done && r.group == group {
+			sizes = append(sizes, uint32(len(r.key)+r.dataLen()))
+		}
+	}
+	return sizes
 }
 
 // maxCuts bounds the attempts of a put with what the leaders admit: others may

@@ -283,7 +283,10 @@ type ShardBatch struct {
 	Repeat bool                   `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"` // the caller has sent these bytes before
 	// It has the first records only of a batch that the leader did not admit as a
 	// whole (AppendResult.admitted).
-	Cut           bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
+	Cut bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
+	// Of each record, data and partition key, bytes: where the batch is encrypted
+	// and the leader holds the shard to limits.
+	Sizes         []uint32 `protobuf:"varint,5,rep,packed,name=sizes,proto3" json:"sizes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -344,6 +347,13 @@ func (x *ShardBatch) GetCut() bool {
 		return x.Cut
 	}
 	return false
+}
+
+func (x *ShardBatch) GetSizes() []uint32 {
+	if x != nil {
+		return x.Sizes
+	}
+	return nil
 }
 
 type AppendRequest struct {
@@ -1046,13 +1056,14 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"arrival_ms\x18\x05 \x01(\x03R\tarrivalMs\"=\n" +
 	"\bShardRef\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\"|\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"\x92\x01\n" +
 	"\n" +
 	"ShardBatch\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\fR\x05batch\x12\x16\n" +
 	"\x06repeat\x18\x03 \x01(\bR\x06repeat\x12\x10\n" +
-	"\x03cut\x18\x04 \x01(\bR\x03cut\"E\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\x12\x14\n" +
+	"\x05sizes\x18\x05 \x03(\rR\x05sizes\"E\n" +
 	"\rAppendRequest\x124\n" +
 	"\abatches\x18\x01 \x03(\v2\x1a.shardstream.v1.ShardBatchR\abatches\"H\n" +
 	"\x0eAppendResponse\x126\n" +

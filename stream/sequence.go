@@ -95,6 +95,7 @@ var (
 	two124 = new(big.Int).Lsh(big.NewInt(1), 124)
 	two129 = new(big.Int).Lsh(big.NewInt(1), 129)
 	two185 = new(big.Int).Lsh(big.NewInt(1), 185)
+	leads3 = new(big.Int).Lsh(big.NewInt(3), 184) // the first of 47 hexadecimal digits is 3
 )
 
 // ParseSequence reads a sequence number as Kinesis does: version 0 for values
@@ -136,7 +137,7 @@ func ParseSequence(s string) (ParsedSequence, error) {
 		}
 		return p, nil
 	}
-	if n.Cmp(two185) < 0 || n.BitLen() > 186 {
+	if n.Cmp(two185) < 0 || n.Cmp(leads3) >= 0 {
 		return ParsedSequence{}, &SequenceError{"wrong leading digit"}
 	}
 	p.Version = int(field(0, 4))

@@ -123,6 +123,7 @@ func TestParseSequence(t *testing.T) {
 		{"version 4", spell(t, 0, 0, 0, 0, 0, 0, 4), nil},
 		{"version 15", spell(t, 0, 0, 0, 0, 0, 0, 15), nil},
 		{"leading 3", minus1(two(186)).String(), nil},
+		{"leading 3 of what else is version 2", new(big.Int).Or(new(big.Int).Lsh(big.NewInt(3), 184), big.NewInt(2)).String(), nil},
 		{"leading 4", two(186).String(), nil},
 		{"48 digits", two(190).String(), nil},
 		{"negative shard", spell(t, 0, 0, 0, 0, 0, 1<<31, 2), &ParsedSequence{SequenceNumber: SequenceNumber{Shard: 1 << 31}, Version: 2, Shard64: -1 << 31}},

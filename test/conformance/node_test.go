@@ -17,10 +17,13 @@ import (
 type node struct {
 	name string
 	args []string
+	// run is for nodes inside the test: it serves until stop is called.
+	run func(dir string) (endpoint string, stop func(), err error)
 
 	once     sync.Once
 	failure  error  // of the start
 	endpoint string // http://127.0.0.1:PORT
+	stop     func() // of nodes with run
 	cmd      *exec.Cmd
 	log      *os.File // stderr
 	ended    chan struct{}
@@ -41,7 +44,7 @@ var (
 	// account is for rows that see all streams of the account. They run one by one.
 	account = &node{name: "account", args: []string{"--transition-delay", "0s"}}
 
-	nodes = []*node{plain, slow, account}
+	nodes = []*node{plain, slow, account, clocked}
 )
 
 func seedArgs() (args []string) {
@@ -75,6 +78,11 @@ func (n *node) url(t *testing.T) string {
 }
 
 func (n *node) start() error {
+	if n.run != nil {
+		var err error
+		n.endpoint, n.stop, err = n.run(filepath.Join(scratch, n.name))
+		return err
+	}
 	var err error
 	if n.log, err = os.Create(filepath.Join(scratch, n.name+".log")); err != nil {
 		return err
@@ -115,6 +123,9 @@ func (n *node) start() error {
 
 func stopNodes() {
 	for _, n := range nodes {
+		if n.stop != nil {
+			n.stop()
+		}
 		if n.ended != nil {
 			_ = n.cmd.Process.Kill() // may have ended
 			<-n.ended

@@ -23,9 +23,10 @@ type table struct {
 
 func tables() []table {
 	return []table{
-		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows)},
+		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows)},
 		{node: slow, rows: stateRows},
 		{node: account, serial: true, rows: accountRows},
+		{node: clocked, serial: true, rows: clockRows},
 	}
 }
 

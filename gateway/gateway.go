@@ -74,9 +74,10 @@ type Config struct {
 	// TransitionDelay is how long a stream stays in CREATING and DELETING at
 	// least; AWS's clients expect to see these states, tests rather not.
 	TransitionDelay time.Duration
-	// AccountLimits imposes AWS's quotas of an account: how many streams and
-	// consumers may be in creation, how many consumers a stream has, how often
-	// it is changed within 24 hours. Default: off.
+	// AccountLimits imposes AWS's quotas of an account: how often an operation
+	// may be called at this gateway, how many streams and consumers may be in
+	// creation, how many consumers a stream has, how often it is changed within
+	// 24 hours. Default: off.
 	AccountLimits bool
 	// WatchSilence is how long the metadata watch may be silent before it is
 	// opened anew; it doubles while that helps nothing. Default 300 ms.
@@ -149,6 +150,7 @@ type Gateway struct {
 	meta    *mirror
 	metrics *metrics
 	budget  *budget
+	calls   *calls // nil: the account may make any number
 	sealer  sealer
 	server  *http.Server
 	indexes *indexReader
@@ -176,6 +178,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.metrics = m
 	g.meta = newMirror(m)
+	if cfg.AccountLimits {
+		g.calls = newCalls(cfg.Now)
+	}
 	g.inflight.calls = make(map[*inflightCall]struct{})
 	g.keys = kms.NewKeys(cfg.KeyProvider, cfg.Now, func(call, outcome string) {
 		m.keyCalls.WithLabelValues(call, outcome).Inc()

@@ -73,6 +73,9 @@ func typed[In, Out any](f func(*call, *In) (*Out, *kinesis.Error)) handler {
 		if failure != nil {
 			return failure
 		}
+		if failure := c.countCall(in); failure != nil {
+			return failure
+		}
 		out, failure := f(c, in)
 		if failure != nil {
 			return failure

@@ -45,7 +45,7 @@ type brokerCmd struct {
 	RequestTimeout  time.Duration `default:"10s" help:"How long the gateway retries a put inside before its client gets a retryable error."`
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients of the gateway meet it on AWS."`
 	ShardLimits     string        `enum:"aws,off" default:"off" help:"Whether shards are held to AWS's limits (aws): 1 MiB and 1,000 records written, 2 MiB and five GetRecords and GetShardIterator calls read each second. The leader of a shard keeps count for all gateways. Give all brokers the same."`
-	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): calls per second of each operation, as each gateway counts them, streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 
 	JournalBudget   int64         `default:"2147483648" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory."`

@@ -41,7 +41,7 @@ type devCmd struct {
 
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients meet it on AWS (where it takes several seconds). 0 is as fast as the disk."`
 	ShardLimits     string        `enum:"aws,off" default:"off" help:"Whether shards are held to AWS's limits (aws): 1 MiB and 1,000 records written, 2 MiB and five GetRecords and GetShardIterator calls read each second."`
-	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): calls per second of each operation, streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 	JournalBudget   int64         `default:"268435456" placeholder:"BYTES" help:"Journal kept before a checkpoint writes it back: bounds the replay at a start (${default}: 256 MiB)."`
 	TailCache       int64         `default:"67108864" placeholder:"BYTES" help:"Recent records kept in memory (${default}: 64 MiB)."`
 	DiskReserve     int64         `default:"268435456" placeholder:"BYTES" help:"Free disk below which puts are refused, with a retryable error; reads go on (${default}: 256 MiB)."`

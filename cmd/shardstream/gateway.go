@@ -30,7 +30,7 @@ type gatewayCmd struct {
 	HTTPListen string `name:"http-listen" default:":7083" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
 
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients meet it on AWS (where it takes several seconds)."`
-	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
+	AccountLimits   string        `enum:"aws,off" default:"off" help:"Whether AWS's quotas of an account are imposed (aws): calls per second of each operation, as each gateway counts them, streams and consumers in creation, consumers per stream, changes per day. Shard quotas are not among them."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long a request waits out a failover before its client gets a retryable error."`
 	MaxInFlight     int64         `default:"268435456" placeholder:"BYTES" help:"Bodies of requests and answers kept in memory at once; more have to wait."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long requests in flight may take at a stop."`

@@ -178,8 +178,8 @@ func (d fakeData) FindRepeat(_ context.Context, in *pb.FindRepeatRequest, _ ...g
 		if slices.Equal(request[:], in.RequestId) ||
 			invocation != [16]byte{} && slices.Equal(invocation[:], in.InvocationId) && max(uint32(b.Attempt()), in.Attempt) > 1 {
 			out := &pb.FindRepeatResponse{BaseOffset: uint64(b.Base()), ArrivalMs: b.Arrival()}
-			for _, r := range b.Records() {
-				out.Ordinals = append(out.Ordinals, uint32(r.Ordinal))
+			for ordinal := range b.Ordinals() {
+				out.Ordinals = append(out.Ordinals, uint32(ordinal))
 			}
 			return out, nil
 		}

@@ -1,7 +1,10 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -229,6 +232,78 @@ func TestDamagedShardIsOfflineUntilItsLossIsAccepted_I13(t *testing.T) {
 	}
 	if len(b.meta.State().Shard(s.Id, 0).Recoveries) != 1 {
 		t.Fatal("no record of the accepted loss")
+	}
+}
+
+// TestEncryptedBatches_I22: the broker stores and gives them as they are, and
+// knows a repeat in other bytes.
+func TestEncryptedBatches_I22(t *testing.T) {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithNonceSize(block, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	b := open(t, dir)
+	s := streamNamed(t, b, "hidden", 1)
+	put(t, b, s, 0, "plain")
+	shard := &pb.ShardRef{StreamId: s.Id}
+	request := [16]byte{1}
+	send := func() *pb.AppendResult {
+		batch := stream.NewEncryptedBatch(nil, shardOf(shard), request, [16]byte{}, 0, 3, 2)
+		for i := range 2 {
+			batch = batch.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: []byte("secret"), Ordinal: uint16(7 + i)})
+		}
+		r, err := b.Data().Append(t.Context(), &pb.AppendRequest{Batches: []*pb.ShardBatch{{
+			Shard: shard, Batch: batch.Encrypt(aead, 2), Repeat: true,
+		}}})
+		if err != nil || r.Results[0].Error != 0 {
+			t.Fatal(r, err)
+		}
+		return r.Results[0]
+	}
+	for range 2 {
+		if r := send(); r.BaseOffset != 1 {
+			t.Fatalf("stored at %d", r.BaseOffset)
+		}
+	}
+	closeBroker(t, b)
+	b = open(t, dir)
+	defer closeBroker(t, b)
+	awaitRole(t, b)
+	for {
+		found, err := b.Data().FindRepeat(t.Context(), &pb.FindRepeatRequest{Shard: shard, RequestId: request[:], InvocationId: make([]byte, 16)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stream.Kind(found.Error) == stream.Unavailable { // it is reading back what it knew
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if found.BaseOffset != 1 || fmt.Sprint(found.Ordinals) != "[7 8]" {
+			t.Fatal(found)
+		}
+		break
+	}
+	r, err := b.Data().Read(t.Context(), &pb.ReadRequest{Shard: shard, Offset: 1, MaxRecords: 10, MaxBytes: 1 << 20})
+	if err != nil || len(r.Batches) != 1 || bytes.Contains(r.Batches[0], []byte("secret")) {
+		t.Fatal(r, err)
+	}
+	batch, err := stream.CheckBatch(r.Batches[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := batch.Decrypt(nil, aead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for o, record := range plain.Records() {
+		if string(record.Data) != "secret" || int(record.Ordinal) != 6+int(o) {
+			t.Errorf("at %d: %+v", o, record)
+		}
 	}
 }
 

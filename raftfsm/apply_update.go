@@ -12,6 +12,9 @@ const (
 	// notedChanges is how many changes of a kind a stream remembers: more than
 	// any of the limits.
 	notedChanges = 32
+	// maxDataKeys bounds the data keys of a stream, which are kept as long as their
+	// records. Who starts encryption ten times a day for three months gets there.
+	maxDataKeys = 1000
 )
 
 // updateStream changes a stream's settings. What they mean is in force at once;
@@ -135,12 +138,14 @@ func (d *draft) startEncryption(s *pb.Stream, c *pb.StartEncryption) (bool, *pb.
 	if res != nil {
 		return false, res
 	}
-	s = d.editStream(s.GetId())
-	last := uint32(0)
-	if n := len(s.DataKeys); n > 0 {
-		last = s.DataKeys[n-1].GetId()
+	kept, last := d.retireKeys(s), uint32(0)
+	if n := len(kept); n >= maxDataKeys {
+		return false, refuse(stream.LimitExceeded, "stream %q has %d data keys", s.GetName(), n)
+	} else if n > 0 {
+		last = kept[n-1].GetId()
 	}
-	s.EncryptionStartsMs, s.DataKeys = starts, d.retireKeys(s)
+	s = d.editStream(s.GetId())
+	s.EncryptionStartsMs, s.DataKeys = starts, kept
 	s.DataKey = last + 1
 	s.DataKeys = append(s.DataKeys, &pb.DataKey{Id: s.DataKey, KeyId: c.GetKeyId(), Wrapped: c.GetWrapped(), CreatedMs: d.now})
 	return true, nil

@@ -303,6 +303,27 @@ func TestDataKeys(t *testing.T) {
 	}
 }
 
+// TestDataKeysAreBounded: by number, and the old ones make room in time.
+func TestDataKeysAreBounded(t *testing.T) {
+	w := newWorld(t, "a")
+	id := w.active("s", 1, "a")
+	start := func() *pb.Command {
+		c := startEncryption(id, "k")
+		c.GetUpdateStream().GetStartEncryption().DailyLimit = 0
+		return c
+	}
+	for range maxDataKeys {
+		w.must(start())
+	}
+	w.refuses(stream.LimitExceeded, start())
+	w.must(stopEncryption(id))
+	w.now += 3 * dayMs
+	w.must(start())
+	if s := w.s.Stream(id); s.GetDataKey() != maxDataKeys+1 || len(s.GetDataKeys()) != 2 {
+		t.Errorf("key %d of %d", s.GetDataKey(), len(s.GetDataKeys()))
+	}
+}
+
 func TestUpdateShardCountDailyLimit(t *testing.T) {
 	w := newWorld(t, "a")
 	id := w.active("s", 2, "a")

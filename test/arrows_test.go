@@ -47,6 +47,8 @@ var arrows = map[string][]string{
 	"test/chaos/lab":                       {"test/chaos/network"},
 	"test/chaos/network":                   {},
 	"test/conformance":                     {},
+	"test/chaos/powerfs":                   {},
+	"test/chaos/powerfs/cmd/powerfs":       {"test/chaos/powerfs"},
 	"test/e2e":                             {},
 	"test/cluster":                         {},
 	"test/deploy":                          {},

@@ -1,0 +1,3 @@
+package powerfs
+
+func commitForEver(string) int { return 0 }

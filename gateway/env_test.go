@@ -44,6 +44,7 @@ type env struct {
 	url    string
 	http   *http.Client
 	h2c    bool
+	sign   func(*http.Request) // nil: requests are not signed
 }
 
 func newEnv(t testing.TB, change ...func(*Config, *fakeBroker)) *env {
@@ -113,6 +114,9 @@ type answer struct {
 
 func (e *env) do(r *http.Request) answer {
 	e.t.Helper()
+	if e.sign != nil {
+		e.sign(r)
+	}
 	resp, err := e.http.Do(r)
 	if err != nil {
 		e.t.Fatal(err)

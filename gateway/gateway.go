@@ -24,6 +24,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardstream/gateway/credentials"
 	"shardstream/gateway/kms"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/stream"
@@ -79,6 +80,11 @@ type Config struct {
 	// creation, how many consumers a stream has, how often it is changed within
 	// 24 hours. Default: off.
 	AccountLimits bool
+	// Credentials gives the access keys by which requests must be signed, as they
+	// are now. nil: requests are not authenticated.
+	Credentials func() *credentials.Set
+	// SigningRegion is the one region that signatures may be for; "": any.
+	SigningRegion string
 	// WatchSilence is how long the metadata watch may be silent before it is
 	// opened anew; it doubles while that helps nothing. Default 300 ms.
 	WatchSilence time.Duration
@@ -156,6 +162,8 @@ type Gateway struct {
 	indexes *indexReader
 	keys    *kms.Keys
 
+	policies policyCache
+
 	watching watching
 	inflight inflight
 	quick    quickSet
@@ -177,6 +185,9 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, &stream.Error{Kind: stream.Invalid, Op: "gateway.New", Err: err}
 	}
 	g.metrics = m
+	g.policies.damaged = func(text string, err error) {
+		g.log.Error("a resource policy can't be read, and denies all until it is put anew", "policy", text, "error", err)
+	}
 	g.meta = newMirror(m)
 	if cfg.AccountLimits {
 		g.calls = newCalls(cfg.Now)

@@ -53,10 +53,9 @@ func (c *call) sealIterator(m *metadata, i iterator) (string, *kinesis.Error) {
 	return s, nil
 }
 
-// openIterator reads an iterator as a client sent it. AWS takes it in double
-// quotes too, as the tutorial of the AWS CLI produces it. One that seems to come
-// from the future is another gateway's, whose clock is ahead.
-func (c *call) openIterator(m *metadata, text string) (iterator, *kinesis.Error) {
+// unsealIterator reads an iterator as a client sent it, of whatever age. AWS takes
+// it in double quotes too, as the tutorial of the AWS CLI produces it.
+func (c *call) unsealIterator(m *metadata, text string) (iterator, *kinesis.Error) {
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
 		text = text[1 : len(text)-1]
 	}
@@ -67,6 +66,16 @@ func (c *call) openIterator(m *metadata, text string) (iterator, *kinesis.Error)
 	i, parsed := parseIterator(plain)
 	if !ok || !parsed {
 		return iterator{}, kinesis.InvalidIterator()
+	}
+	return i, nil
+}
+
+// openIterator reads an iterator that is still good. One that seems to come from
+// the future is another gateway's, whose clock is ahead.
+func (c *call) openIterator(m *metadata, text string) (iterator, *kinesis.Error) {
+	i, failure := c.unsealIterator(m, text)
+	if failure != nil {
+		return iterator{}, failure
 	}
 	now := c.g.cfg.Now()
 	if issued := time.UnixMilli(i.issuedMs); now.Sub(issued) > kinesis.TokenLifetime {

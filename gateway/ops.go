@@ -53,10 +53,10 @@ var unserved = []kinesis.Op{
 	kinesis.SubscribeToShard,
 }
 
-// decode reads and checks the body of a call.
+// decode reads and checks the body of a call, and that the caller may make it.
 func decode[In any](c *call) (*In, *kinesis.Error) {
 	in, failure := kinesis.Decode(c.op, c.format, c.body)
-	if failure != nil {
+	if failure = c.permit(in, failure); failure != nil {
 		return nil, failure
 	}
 	if failure := kinesis.Validate(in); failure != nil {

@@ -10,6 +10,7 @@ import (
 // that is ACTIVE, in place of the one before, and answers empty.
 // GetResourcePolicy gives it as it was put, and "{}" if there is none.
 // DeleteResourcePolicy answers empty; where there is none it is ResourceNotFound.
+// Policies are in force where requests are authenticated: see authorize.go.
 
 func putResourcePolicy(c *call, in *kinesis.PutResourcePolicyInput) (*empty, *kinesis.Error) {
 	r, failure := c.locateResource(*in.ResourceARN)
@@ -27,11 +28,11 @@ func getResourcePolicy(c *call, in *kinesis.GetResourcePolicyInput) (*kinesis.Ge
 	if failure != nil {
 		return nil, failure
 	}
-	policy := r.policy()
-	if policy == "" {
-		policy = "{}"
+	text := r.policy()
+	if text == "" {
+		text = "{}"
 	}
-	return &kinesis.GetResourcePolicyOutput{Policy: policy}, nil
+	return &kinesis.GetResourcePolicyOutput{Policy: text}, nil
 }
 
 func deleteResourcePolicy(c *call, in *kinesis.DeleteResourcePolicyInput) (*empty, *kinesis.Error) {
@@ -45,9 +46,9 @@ func deleteResourcePolicy(c *call, in *kinesis.DeleteResourcePolicyInput) (*empt
 	return nil, c.setPolicy(r, "")
 }
 
-func (c *call) setPolicy(r resource, policy string) *kinesis.Error {
+func (c *call) setPolicy(r resource, text string) *kinesis.Error {
 	result, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_SetPolicy{SetPolicy: &pb.SetPolicy{
-		StreamId: r.v.Id, Consumer: r.ref, Policy: policy,
+		StreamId: r.v.Id, Consumer: r.ref, Policy: text,
 	}}})
 	if err != nil {
 		return c.fail(err, subject{name: r.v.Name, account: r.account})

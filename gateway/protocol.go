@@ -14,16 +14,17 @@ import (
 	"strings"
 	"time"
 
+	"shardstream/gateway/credentials"
 	"shardstream/gateway/kinesis"
+	"shardstream/gateway/sigv4"
 	"shardstream/stream"
 )
 
 // What stands between HTTP and an operation: headers, the order of the checks,
 // and the answers to requests that are no Kinesis calls.
 //
-// Behaviour: CORS, method, body and content type, parse, operation, (later:
-// signature), types, constraints, semantics, in this order. Parsing and the
-// look at the operation come before any authentication.
+// Behaviour: CORS, method, body and content type, parse, operation, signature and
+// what the caller may do, types, constraints, semantics, in this order.
 
 const (
 	contentTypePlainJSON = "application/json"
@@ -40,8 +41,11 @@ const (
 	coralUnknown       = `{"Output":{"__type":"com.amazon.coral.service#UnknownOperationException"},"Version":"1.0"}`
 )
 
-// headers are the header fields of a request, by their canonical names.
-type headers interface{ Get(name string) string }
+// headers are the header fields of a request.
+type headers interface {
+	Get(name string) string // by the canonical name
+	sigv4.Fields
+}
 
 // call is one call of an operation.
 type call struct {
@@ -52,8 +56,10 @@ type call struct {
 	format   kinesis.Format
 	body     []byte
 	header   headers
-	query    string   // of the URL, as sent
-	id       [16]byte // request id; puts carry it to the brokers
+	path     string                  // as sent
+	query    string                  // of the URL, as sent
+	id       [16]byte                // request id; puts carry it to the brokers
+	who      *credentials.Credential // nil: nobody was asked
 
 	// waiting is the context of the call's waits, nil until there is one: most
 	// puts wait for nothing but their Append.
@@ -111,7 +117,7 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 		g.refuseBody(w, r, err, started)
 		return
 	}
-	c := &call{g: g, parent: r.Context(), body: b.bytes, header: r.Header, query: r.URL.RawQuery, id: id}
+	c := &call{g: g, parent: r.Context(), body: b.bytes, header: httpFields{r}, path: sentPath(r), query: r.URL.RawQuery, id: id}
 	defer c.release()
 	g.finish(w, r, c.serve(started))
 }
@@ -120,14 +126,19 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 // must be written before its release.
 func (c *call) serve(started time.Time) reply {
 	t := parseTarget(c.header.Get("X-Amz-Target"))
-	format, answer := sortOut(c.header.Get("Content-Type"), t, c.body)
+	format, answer := sortOut(c.header.Get("Content-Type"), t, c.body, c.authenticate)
 	if answer.status != 0 {
 		c.g.metrics.observe(t.label(), "BadRequest", started)
 		return answer
 	}
 	c.op, c.format, c.out = t.op, format, getBuffer(0)
 	c.deadline = time.Now().Add(c.g.cfg.RequestTimeout)
-	failure := c.run()
+	failure := c.authenticate()
+	if failure == nil {
+		failure = c.run()
+	} else if !isObject(format, c.body) {
+		failure = kinesis.MalformedBody() // parsing comes first
+	}
 	code := "ok"
 	answer = reply{status: http.StatusOK, contentType: format.ContentType()}
 	if failure != nil {
@@ -239,8 +250,9 @@ func (g *Gateway) finish(w http.ResponseWriter, r *http.Request, a reply) {
 }
 
 // sortOut judges what a request is before it is looked into: its format, or the
-// answer to one that is no call. An answer with status 0 means: go on.
-func sortOut(contentType string, t target, b []byte) (kinesis.Format, reply) {
+// answer to one that is no call. An answer with status 0 means: go on, with the
+// caller not yet asked who it is.
+func sortOut(contentType string, t target, b []byte, authenticate func() *kinesis.Error) (kinesis.Format, reply) {
 	contentType = mediaType(contentType)
 	if len(b) == 0 {
 		// In CBOR, unless the request speaks the JSON of AWS.
@@ -264,6 +276,9 @@ func sortOut(contentType string, t target, b []byte) (kinesis.Format, reply) {
 	default:
 		if t.service == "" || t.operation == "" {
 			return 0, reply{status: http.StatusForbidden, body: []byte(xmlAccessDenied)}
+		}
+		if failure := authenticate(); failure != nil {
+			return 0, asXML(failure)
 		}
 		return 0, reply{status: http.StatusNotFound, body: []byte(xmlUnknown)}
 	}

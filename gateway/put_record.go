@@ -39,6 +39,9 @@ func putRecord(c *call) *kinesis.Error {
 // putOne stores the record and writes the answer. done is false, with nothing
 // stored, if the scanned data cannot be decoded.
 func (c *call) putOne(p *put, name, arn, ordering string) (done bool, failure *kinesis.Error) {
+	if denied := c.authorizeStream(name, arn); denied != nil {
+		return false, denied
+	}
 	a, failure := addressOf(name, arn)
 	if failure != nil {
 		return false, failure

@@ -48,6 +48,9 @@ func putRecords(c *call) *kinesis.Error {
 // putAll stores the records and writes the answer. done is false, with nothing
 // stored, if the scanned data of a record cannot be decoded.
 func (c *call) putAll(p *put, name, arn string) (done bool, failure *kinesis.Error) {
+	if denied := c.authorizeStream(name, arn); denied != nil {
+		return false, denied
+	}
 	a, failure := addressOf(name, arn)
 	if failure != nil {
 		return false, failure

@@ -368,7 +368,7 @@ func (q *quickConn) serveOne() (err error) {
 			return err
 		}
 	}
-	c := &call{g: g, parent: context.Background(), body: b.bytes, header: &q.head, id: id}
+	c := &call{g: g, parent: context.Background(), body: b.bytes, header: &q.head, path: "/", id: id}
 	defer c.release()
 	return q.answer(id, c.serve(started), false)
 }

@@ -142,7 +142,7 @@ func (h *quickHead) Get(name string) string {
 }
 
 // equalFold compares names, which are ASCII.
-func equalFold(a []byte, b string) bool {
+func equalFold[T string | []byte](a []byte, b T) bool {
 	for i := range a {
 		x, y := a[i], b[i]
 		if x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {

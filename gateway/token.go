@@ -60,17 +60,24 @@ func (c *call) sealToken(m *metadata, purpose string, content any) (string, *kin
 	return s, nil
 }
 
+// openToken reads a token that is still good.
 func (c *call) openToken(m *metadata, purpose, text string, content any) *kinesis.Error {
+	issued, failure := c.unsealToken(m, purpose, text, content)
+	if failure == nil && c.g.cfg.Now().Sub(issued) > kinesis.TokenLifetime {
+		return kinesis.ExpiredNextToken()
+	}
+	return failure
+}
+
+// unsealToken reads a token of whatever age.
+func (c *call) unsealToken(m *metadata, purpose, text string, content any) (issued time.Time, failure *kinesis.Error) {
 	plain, ok, err := c.g.sealer.open(m.cluster.TokenKey, purpose, text)
 	if err != nil {
-		return c.fail(err, subject{})
+		return issued, c.fail(err, subject{})
 	}
 	var t datedToken
 	if !ok || json.Unmarshal(plain, &t) != nil || json.Unmarshal(t.Content, content) != nil {
-		return kinesis.InvalidNextToken()
+		return issued, kinesis.InvalidNextToken()
 	}
-	if c.g.cfg.Now().Sub(time.UnixMilli(t.IssuedMs)) > kinesis.TokenLifetime {
-		return kinesis.ExpiredNextToken()
-	}
-	return nil
+	return time.UnixMilli(t.IssuedMs), nil
 }

@@ -33,9 +33,10 @@ var arrows = map[string][]string{
 	"gateway/kinesis":      {"stream"},
 	"gateway/sigv4":        {},
 	"gateway/policy":       {},
+	"gateway/credentials":  {"gateway/kinesis", "gateway/policy", "gateway/sigv4"},
 	"gateway/kms":          {"stream"},
 	"gateway/brokers":      {"proto/shardstream/v1", "stream"},
-	"gateway":              {"gateway/brokers", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream", "throttle"},
+	"gateway":              {"gateway/brokers", "gateway/credentials", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream", "throttle"},
 	// The ceiling of the load generator decodes puts just as the gateway does.
 	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/kinesis", "gateway/kms", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
 	"cmd/shardstream/internal/benchclient": {},

@@ -161,22 +161,6 @@ func SignatureMismatch() *Error {
 	return newError(CodeInvalidSignature, "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 }
 
-// WrongRegion answers a signature for another region.
-func WrongRegion(region string) *Error {
-	return newError(CodeInvalidSignature, "Credential should be scoped to a valid region, not '%s'. ", region)
-}
-
-// WrongService answers a signature for another service.
-func WrongService() *Error {
-	return newError(CodeInvalidSignature, "Credential should be scoped to correct service: 'kinesis'. ")
-}
-
-// AccessDenied answers a call that the caller's policy does not allow.
-func AccessDenied(userARN string, op Op, resourceARN string) *Error {
-	return newError(CodeAccessDenied, "User: %s is not authorized to perform: kinesis:%s on resource: %s because no identity-based policy allows the kinesis:%s action",
-		userARN, op, resourceARN, op)
-}
-
 // Of streams.
 
 // StreamNotFound answers a stream that does not exist, and puts to one that is

@@ -366,7 +366,12 @@ func (b *Broker) serve(running context.Context, incarnation uint64) {
 	b.running.Go(func() { b.host.readBack(running) })
 	b.running.Go(func() { b.host.expire(running) })
 	b.running.Go(func() { b.host.sweepOrphans(running) })
-	controls := controllerConfig{ReplaceAfter: b.cfg.ReplaceAfter, Holds: b.host.holds, Logger: b.logger}
+	loads := &loadReporter{
+		host: b.host, every: b.cfg.OnDemand.Interval / reportsPerInterval, since: b.clock.since, send: b.sendLoads,
+		cluster: b.identity.ClusterID, node: string(b.identity.NodeID), incarnation: incarnation,
+	}
+	b.running.Go(func() { loads.run(running) })
+	controls := controllerConfig{ReplaceAfter: b.cfg.ReplaceAfter, OnDemand: b.cfg.OnDemand, Holds: b.host.holds, Logger: b.logger}
 	if b.session != nil {
 		controls.Lag = b.session.Lag
 	}

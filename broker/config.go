@@ -12,6 +12,7 @@ import (
 
 	"shardstream/broker/member"
 	"shardstream/broker/recordlog"
+	"shardstream/ondemand"
 	"shardstream/stream"
 )
 
@@ -57,6 +58,7 @@ type Config struct {
 	// ShardLimits holds the shards that this node leads to Kinesis's limits:
 	// what is over them is refused. All nodes should have the same.
 	ShardLimits bool
+	OnDemand    ondemand.Rules // by which on-demand streams are scaled, if this node controls the cluster
 
 	JournalBudget int64         // bytes of journal kept before a checkpoint; default 2 GiB
 	TailCache     int64         // bytes of recent batches kept in memory; default 64 MiB
@@ -96,6 +98,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.CatchUpRate == 0 {
 		c.CatchUpRate = 64 << 20
+	}
+	c.OnDemand = c.OnDemand.WithDefaults()
+	if err := c.OnDemand.Validate(); err != nil {
+		return c, fmt.Errorf("on-demand-%w", err)
 	}
 	if c.dial == nil {
 		c.dial = dialTCP

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"shardstream/ondemand"
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
 	"shardstream/stream"
@@ -27,6 +28,7 @@ const (
 // controllerConfig says how a controller works.
 type controllerConfig struct {
 	ReplaceAfter time.Duration // of a dead broker's replicas; default 10 min
+	OnDemand     ondemand.Rules
 	// Holds tells that this node's disk has replicas of a stream.
 	Holds func(stream uint64) bool
 	// Lag is by how much this node's goroutines come too late; nil is not at all.
@@ -50,6 +52,7 @@ type controller struct {
 	done    chan struct{} // closed when run ends
 	kicks   chan struct{} // capacity 1: judge and plan now
 	probes  chan struct{} // one token per probe under way
+	scaler  *scaler
 
 	mu       sync.Mutex // guards the fields below; nothing waits while it is held
 	detector *detector
@@ -69,6 +72,8 @@ type controller struct {
 	evened    time.Time        // when leaderships were evened out last
 	seats     seatKeeper
 	seating   chan struct{} // closed when the change of voters under way is done; nil if none
+	scaling   chan struct{} // closed when the scaling under way has been proposed; nil if none
+	nextScale time.Time
 }
 
 // planOutcome is what came of a plan.
@@ -89,7 +94,7 @@ func newController(ctl *control, servers raftServers, cfg controllerConfig, form
 		control: ctl, servers: servers, cfg: cfg, term: ctl.meta.Status().Term, former: former,
 		done: make(chan struct{}), kicks: make(chan struct{}, 1), probes: make(chan struct{}, probesAtOnce),
 		detector: newDetector(ctl.node, now), clocks: clockTable{}, sessions: make(map[string]uint64),
-		evened: now, seats: newSeatKeeper(),
+		evened: now, seats: newSeatKeeper(), scaler: newScaler(cfg.OnDemand),
 	}
 }
 
@@ -116,6 +121,7 @@ func (c *controller) run(ctx context.Context) {
 		c.plan(ctx, now, state)
 		c.keepSeats(ctx, now, state)
 		c.noteFrames(ctx, now, state)
+		c.scale(ctx, now, state)
 		timer.Reset(c.nextLook(now, state))
 		select {
 		case <-ctx.Done():
@@ -127,6 +133,8 @@ func (c *controller) run(ctx context.Context) {
 			c.planEnded(time.Now(), out)
 		case <-c.seating:
 			c.seating = nil
+		case <-c.scaling:
+			c.scaling = nil
 		}
 	}
 }

@@ -44,8 +44,10 @@ func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 // fromAPI tells that a command is one of the Kinesis API, which any caller may
 // have proposed. The others are the brokers' own.
 func fromAPI(c *pb.Command) bool {
-	switch c.GetOp().(type) {
-	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_Reshard, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags,
+	switch o := c.GetOp().(type) {
+	case *pb.Command_Reshard:
+		return !o.Reshard.GetOnDemand()
+	case *pb.Command_CreateStream, *pb.Command_DeleteStream, *pb.Command_SetRetention, *pb.Command_AddTags, *pb.Command_RemoveTags,
 		*pb.Command_RegisterConsumer, *pb.Command_DeregisterConsumer, *pb.Command_SetPolicy, *pb.Command_UpdateStream, *pb.Command_SetCommitment:
 		return true
 	}

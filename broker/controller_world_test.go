@@ -260,7 +260,7 @@ func (w *controlWorld) start(name string) *controlNode {
 		n.service.lead(ctx, controllerConfig{Holds: func(uint64) bool { return false }, Lag: w.lag, Logger: slog.New(slog.DiscardHandler)})
 	})
 	result, err := n.control.Propose(ctx, &pb.Command{Op: &pb.Command_RegisterBroker{RegisterBroker: &pb.RegisterBroker{
-		Broker:          &pb.Broker{NodeId: name, DiskId: "disk of " + name, FeatureLevel: raftfsm.FeatureIncarnation},
+		Broker:          &pb.Broker{NodeId: name, DiskId: "disk of " + name, FeatureLevel: featureLevel},
 		LastIncarnation: w.raft.state.Broker(name).GetIncarnation(),
 	}}})
 	if err != nil || result.Error != 0 {

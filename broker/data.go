@@ -108,6 +108,7 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 		}
 		how.Admit = func(b stream.Batch) int { return s.host.limits.admit(b.Shard(), sizes) }
 	}
+	size, records := dataBytes(b), b.Count()
 	base, arrival, err := h.Append(b, how, func(err error) {
 		if err != nil {
 			a.fail(i, err)
@@ -120,6 +121,9 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 	// The callback writes Error and Detail only, so these writes do not race
 	// with it.
 	a.results[i].BaseOffset, a.results[i].ArrivalMs = uint64(base), arrival
+	if h.stream.onDemand.Load() && b.Epoch() != 0 { // stamped, so it is no repeat
+		h.written.add(size, records)
+	}
 	return nil
 }
 

@@ -54,13 +54,15 @@ type host struct {
 // hosted is a shard of which this node has a replica.
 type hosted struct {
 	*replica.Replica
-	stream *hostedStream
-	seats  seats // of subscriptions, while it leads
+	stream  *hostedStream
+	written written
+	seats   seats // of subscriptions, while it leads
 }
 
 // hostedStream is what all shards of a stream share.
 type hostedStream struct {
 	retentionMs atomic.Int64
+	onDemand    atomic.Bool
 }
 
 // cutoff gives the arrival time before which records have expired, by the
@@ -276,6 +278,7 @@ func (h *host) noteStream(state *raftfsm.State, s *pb.Stream) {
 	}
 	h.mu.Unlock()
 	shared.retentionMs.Store(int64(s.RetentionHours) * time.Hour.Milliseconds())
+	shared.onDemand.Store(s.Mode == pb.StreamMode_STREAM_MODE_ON_DEMAND)
 	if s.Status == pb.StreamStatus_STREAM_STATUS_DELETING {
 		for _, shard := range state.Shards(s.Id) { // to be dropped, though they did not change
 			h.pending[stream.ShardID{Stream: id, Number: shard.Number}] = struct{}{}

@@ -54,6 +54,8 @@ type brokerCmd struct {
 	CatchUpRate     int64         `default:"67108864" placeholder:"BYTES" help:"Bytes per second that this node sends to replicas that are behind, in all."`
 	ScrubInterval   time.Duration `default:"168h" help:"How often all stored records are read and verified. The first pass begins at the start."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long handing over and requests in flight may take at a stop."`
+
+	OnDemand onDemandFlags `embed:"" prefix:"on-demand-"`
 }
 
 // Help is what `shardstream broker --help` says below its first line.
@@ -83,6 +85,9 @@ func (c *brokerCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger)
 	cfg, err := c.config(logger)
 	if err != nil {
 		return usageError{err}
+	}
+	if cfg.OnDemand, err = c.OnDemand.rules(); err != nil {
+		return err
 	}
 	for _, l := range []struct {
 		flag, address string

@@ -48,6 +48,8 @@ type devCmd struct {
 	ScrubInterval   time.Duration `default:"168h" help:"How often all stored records are read and verified. The first pass begins at the start."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long a put is retried inside before its client gets a retryable error."`
 	ShutdownTimeout time.Duration `default:"30s" help:"How long requests in flight may take at a stop."`
+
+	OnDemand onDemandFlags `embed:"" prefix:"on-demand-"`
 }
 
 // Help is what `shardstream dev --help` says below its first line.
@@ -106,6 +108,10 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	if err != nil {
 		return usageError{err}
 	}
+	scaling, err := c.OnDemand.rules()
+	if err != nil {
+		return err
+	}
 	if c.Ephemeral {
 		dir, err := os.MkdirTemp("", "shardstream-")
 		if err != nil {
@@ -142,8 +148,8 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	node, err := broker.Open(ctx, broker.Config{
 		DataDir: c.DataDir, NodeID: stream.NodeID(c.NodeID), Lone: true, GRPCListener: grpcListener,
 		JournalBudget: c.JournalBudget, TailCache: c.TailCache, DiskReserve: c.DiskReserve, ScrubInterval: c.ScrubInterval,
-		ShardLimits: c.ShardLimits == "aws",
-		Version:     version, Logger: logger, Registerer: metrics,
+		ShardLimits: c.ShardLimits == "aws", OnDemand: scaling,
+		Version: version, Logger: logger, Registerer: metrics,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,13 @@ func TestBoto3(t *testing.T) {
 	runClient(t, n, python, repository("test", "clients", "python", "check.py"))
 }
 
+// TestBoto3Throttled runs test/clients/python/throttle.py.
+func TestBoto3Throttled(t *testing.T) {
+	python := pythonTool(t, "python")
+	n := start(t, "--ephemeral", "--transition-delay", "0", "--shard-limits", "aws", "--stream", "s:2")
+	runClient(t, n, python, repository("test", "clients", "python", "throttle.py"))
+}
+
 // TestJSSDK runs test/clients/js/check.mjs. The SDK speaks HTTP/2 without TLS
 // and without asking first (h2c by prior knowledge).
 func TestJSSDK(t *testing.T) {

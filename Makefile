@@ -16,7 +16,7 @@ RACE := -race
 export CGO_ENABLED = 1
 endif
 
-.PHONY: help run build test test-unit test-conformance test-e2e test-cluster test-chaos test-long clients lint format proto fuzz bench clean race-note
+.PHONY: help run build test test-unit test-conformance test-e2e test-cluster test-chaos test-long test-clients clients lint format proto fuzz bench clean race-note
 
 help: ## List these words.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,13 @@ test-chaos: build ## The long form of all that breaks things: 20 rounds a fault,
 # As root: it makes network namespaces, which end with it.
 test-statefulset: ## The life of the Kubernetes pods, replayed in network namespaces (root; below two minutes).
 	SHARDSTREAM_NETNS=1 $(GO) test -v -count=1 -timeout 20m ./test/statefulset
+
+# Below .cache/ and test/clients; what can't be had is named and skipped. RUN
+# chooses among the tests.
+RUN ?= .
+test-clients: clients ## Install and drive Java's SDK, the KCL, the KPL and others' consumers, and print the table of what works.
+	@test/clients/install.sh
+	SHARDSTREAM_CLIENTS=1 $(GO) test -v -count=1 -timeout 60m -run '$(RUN)' ./test/realclients
 
 # The clients that the end-to-end tests drive, in the versions that their own
 # lock files name. Without python3 or node those tests are skipped, and say so.
@@ -112,4 +119,4 @@ bench: build ## Put, get and end-to-end figures of this machine, on a temporary 
 	@./test/bench.sh $(BIN) $(BENCHTIME)
 
 clean: ## Remove what was built and installed.
-	rm -rf bin $(CACHE) test/clients/js/node_modules
+	rm -rf bin $(CACHE) test/clients/*/node_modules test/clients/java/*/target test/clients/go/bin

@@ -54,6 +54,7 @@ var arrows = map[string][]string{
 	"test/e2e":                             {},
 	"test/cluster":                         {},
 	"test/deploy":                          {},
+	"test/realclients":                     {},
 	"test/statefulset":                     {},
 	"deploy/healthcheck":                   {},
 }

@@ -1,0 +1,247 @@
+package realclients
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	"shardstream/test/history"
+)
+
+// application is a KCL application with several workers, as test/clients/java
+// has them in Worker.java.
+type application struct {
+	name    string
+	workers map[string]*process // those that live
+
+	mu         sync.Mutex
+	reads      map[history.Place]history.Read // what was processed, each once
+	deliveries int                            // records processed, repeats included
+	perWorker  map[string]int
+	ended      map[string]string // the worker that reached a shard's end
+	strange    []string          // lines that mean nothing
+}
+
+// startWorker starts a worker of a module's program.
+func (a *application) startWorker(t *testing.T, worker, module string, env []string) {
+	t.Helper()
+	env = append(env, "APPLICATION="+a.name, "WORKER="+worker)
+	a.workers[worker] = launch(t, worker, env, func(line string) { a.note(worker, line) }, java(module, "Worker")...)
+}
+
+// note takes one event of a worker.
+func (a *application) note(worker, line string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := strings.Fields(line)
+	switch {
+	case len(f) == 6 && f[0] == "record":
+		at := history.Place{ShardID: f[1], SequenceNumber: f[2]}
+		a.reads[at] = history.Read{Place: at, Key: f[4], Value: f[5]}
+		a.deliveries++
+		a.perWorker[worker]++
+	case len(f) == 2 && f[0] == "ended":
+		a.ended[f[1]] = worker
+	case len(f) == 2 && (f[0] == "leased" || f[0] == "lost"):
+	default:
+		a.strange = append(a.strange, worker+": "+line)
+	}
+}
+
+// alive gives an error if a worker has ended by itself.
+func (a *application) alive() error {
+	for name, p := range a.workers {
+		if err := p.running(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// processed gives what was processed, in the order of shards and numbers.
+func (a *application) processed() []history.Read {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	reads := make([]history.Read, 0, len(a.reads))
+	for _, r := range a.reads {
+		reads = append(reads, r)
+	}
+	slices.SortFunc(reads, func(x, y history.Read) int {
+		if c := strings.Compare(x.ShardID, y.ShardID); c != 0 {
+			return c
+		}
+		if history.Less(x.SequenceNumber, y.SequenceNumber) {
+			return -1
+		}
+		return 1
+	})
+	return reads
+}
+
+// allWork waits until every worker has processed a record since the call.
+func (a *application) allWork(t *testing.T) {
+	t.Helper()
+	a.mu.Lock()
+	before := make(map[string]int)
+	for w := range a.workers {
+		before[w] = a.perWorker[w]
+	}
+	a.mu.Unlock()
+	eventually(t, func() error {
+		if err := a.alive(); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for w, n := range before {
+			if a.perWorker[w] == n {
+				return fmt.Errorf("%s processes nothing: %v", w, a.perWorker)
+			}
+		}
+		return nil
+	})
+}
+
+// leases gives the owner and the checkpoint of every shard's lease.
+func (a *application) leases(t *testing.T, d *dynamo) (owner, checkpoint map[string]string) {
+	t.Helper()
+	owner, checkpoint = map[string]string{}, map[string]string{}
+	for _, item := range d.items(t, a.name) {
+		if shard := item.text("leaseKey"); strings.HasPrefix(shard, "shardId-") { // the KCL 3 keeps more in this table
+			owner[shard], checkpoint[shard] = item.text("leaseOwner"), item.text("checkpoint")
+		}
+	}
+	return owner, checkpoint
+}
+
+// TestKCL is the life of an application: three workers on eight shards under
+// load, one of them killed while the stream is split and merged. Every record
+// is processed, in a state of the leases that leaves nothing behind.
+func TestKCL(t *testing.T) {
+	for _, c := range []struct{ module, version, retrieval string }{
+		{"kcl2", "2", "polling"},
+		{"kcl3", "3", "polling"},
+	} {
+		t.Run(c.version+"/"+c.retrieval, func(t *testing.T) {
+			r := trial(t, "KCL "+c.version+" (Java)", "CBOR, HTTP/2 (h2c)",
+				c.retrieval+"; 3 workers on 8 shards under load, one killed -9, splits and merges meanwhile: every record processed, all closed shards ended")
+			r.needs(t, c.module)
+			r.version = jarVersion(t, c.module, "amazon-kinesis-client")
+			runKCL(t, r, c.module, c.retrieval)
+		})
+	}
+}
+
+func runKCL(t *testing.T, r *row, module, retrieval string) {
+	d := startDynamo(t, r)
+	s := startServer(t)
+	c := s.client()
+	const stream = "kcl"
+	createStream(t, c, stream, 8)
+	a := &application{
+		name: "application", workers: map[string]*process{}, reads: map[history.Place]history.Read{},
+		perWorker: map[string]int{}, ended: map[string]string{},
+	}
+	if module == "kcl3" {
+		d.createLeaseTable(t, a.name)
+	}
+	l := startLoad(t, c, stream)
+	env := clientEnv("ENDPOINT="+s.endpoint, "DYNAMODB="+d.endpoint, "STREAM="+stream, "RETRIEVAL="+retrieval)
+	began := time.Now()
+	for _, worker := range []string{"w1", "w2", "w3"} {
+		a.startWorker(t, worker, module, env)
+	}
+	a.allWork(t)
+	t.Logf("all three workers process after %s", time.Since(began))
+
+	reshard := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		awaitActive(t, c, stream)
+	}
+	split := func(shard, at string) {
+		t.Helper()
+		_, err := c.SplitShard(t.Context(), &kinesis.SplitShardInput{
+			StreamName: aws.String(stream), ShardToSplit: &shard, NewStartingHashKey: &at,
+		})
+		reshard("split", err)
+	}
+	merge := func(left, right string) {
+		t.Helper()
+		_, err := c.MergeShards(t.Context(), &kinesis.MergeShardsInput{
+			StreamName: aws.String(stream), ShardToMerge: &left, AdjacentShardToMerge: &right,
+		})
+		reshard("merge", err)
+	}
+	split("shardId-000000000000", "1234567890")           // makes 8 and 9
+	merge("shardId-000000000002", "shardId-000000000003") // makes 10
+	killed := "w1"
+	a.workers[killed].kill(t)
+	delete(a.workers, killed)
+	split("shardId-000000000010", "127605887595351923798765477786913079296") // makes 11 and 12
+	merge("shardId-000000000008", "shardId-000000000009")                    // makes 13
+	split("shardId-000000000007", "319014718988379809496913694467282698240") // makes 14 and 15
+	a.allWork(t)
+
+	open, closed := listShards(t, c, stream)
+	began = time.Now()
+	eventually(t, func() error {
+		if err := a.alive(); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, shard := range closed {
+			if a.ended[shard] == "" {
+				return fmt.Errorf("%s has no end yet; ended: %v", shard, a.ended)
+			}
+		}
+		return nil
+	})
+	t.Logf("all %d closed shards ended %s after the last reshard", len(closed), time.Since(began))
+	put := l.stop(t)
+	eventually(t, func() error {
+		if err := a.alive(); err != nil {
+			return err
+		}
+		if n := len(a.processed()); n < put {
+			return fmt.Errorf("%d of %d records processed", n, put)
+		}
+		return nil
+	})
+	for _, v := range l.history.Check(a.processed()) {
+		t.Error(v)
+	}
+	eventually(t, func() error {
+		owner, checkpoint := a.leases(t, d)
+		for _, shard := range closed {
+			// The KCL removes the lease of an ended shard some minutes later.
+			if at, there := checkpoint[shard]; there && at != "SHARD_END" {
+				return fmt.Errorf("%s is checkpointed at %q", shard, at)
+			}
+		}
+		for _, shard := range open {
+			if a.workers[owner[shard]] == nil {
+				return fmt.Errorf("%s is leased by %q, and the workers are %v", shard, owner[shard], a.workers)
+			}
+		}
+		return nil
+	})
+	for _, p := range a.workers {
+		p.finish(t)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, line := range a.strange {
+		t.Errorf("what is this? %s", line)
+	}
+	t.Logf("%d records put, %d deliveries: %v", put, a.deliveries, a.perWorker)
+}

@@ -1,0 +1,89 @@
+package realclients
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// row is one line of the compatibility table.
+type row struct {
+	client, version, wire, exercised, result string
+}
+
+// table gathers the rows of a run.
+type table struct {
+	mu   sync.Mutex
+	rows []row
+}
+
+var results table
+
+// trial begins the row of a client. It skips the test unless the run is one for
+// the real clients. The test's end gives the result, and so does a skip, which
+// says why.
+func trial(t *testing.T, client, wire, exercised string) *row {
+	t.Helper()
+	if os.Getenv("SHARDSTREAM_CLIENTS") == "" {
+		t.Skip("SKIPPED: make test-clients runs this")
+	}
+	r := &row{client: client, version: "?", wire: wire, exercised: exercised}
+	t.Cleanup(func() {
+		switch {
+		case t.Failed():
+			r.result = "FAILS"
+		case !t.Skipped():
+			r.result = "works"
+		}
+		results.add(*r)
+	})
+	return r
+}
+
+// unavailable skips the test, with the reason in its row.
+func (r *row) unavailable(t *testing.T, reason string) {
+	t.Helper()
+	r.result = "not run: " + reason
+	t.Skip("SKIPPED: " + reason)
+}
+
+// needs skips the test unless the installer has brought the component, which it
+// says by a file of the component's name.
+func (r *row) needs(t *testing.T, component string) {
+	t.Helper()
+	state := repository(".cache", "clients")
+	if _, err := os.Stat(filepath.Join(state, component+".installed")); err == nil {
+		return
+	}
+	why, err := os.ReadFile(filepath.Join(state, component+".missing"))
+	if err != nil {
+		r.unavailable(t, component+" was not installed (make test-clients does it)")
+	}
+	r.unavailable(t, strings.TrimSpace(string(why)))
+}
+
+func (tb *table) add(r row) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.rows = append(tb.rows, r)
+}
+
+// publish prints the table, and leaves it in .cache/clients/compatibility.md.
+func (tb *table) publish() error {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	if len(tb.rows) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	fmt.Fprintln(&b, "| client | version | wire | exercised | result |")
+	fmt.Fprintln(&b, "| --- | --- | --- | --- | --- |")
+	for _, r := range tb.rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.client, r.version, r.wire, r.exercised, r.result)
+	}
+	fmt.Print("\n", b.String(), "\n")
+	return os.WriteFile(repository(".cache", "clients", "compatibility.md"), []byte(b.String()), 0o644)
+}

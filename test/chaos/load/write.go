@@ -1,0 +1,91 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"shardstream/test/chaos/judge"
+)
+
+// write puts one request after the other. Half of the writers let the SDK retry;
+// what it was told then is only known for a success.
+func (l *Load) write(ctx context.Context, writer int) {
+	rnd := rand.New(rand.NewPCG(l.cfg.Seed, uint64(writer)+1))
+	retries := writer%2 == 1
+	ticker := time.NewTicker(l.cfg.Pace)
+	defer ticker.Stop()
+	for n := 0; ctx.Err() == nil; n++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		count := 1
+		if n%2 == 1 {
+			count = 1 + rnd.IntN(l.cfg.Batch)
+		}
+		entries := make([]types.PutRecordsRequestEntry, count)
+		for i := range entries {
+			key := fmt.Sprintf("w%d-%d", writer, i)
+			value := fmt.Sprintf("%s/%d/%s", key, n, strings.Repeat("x", rnd.IntN(200)))
+			entries[i] = types.PutRecordsRequestEntry{PartitionKey: &key, Data: []byte(value)}
+		}
+		k := l.client(writer + n)
+		if retries {
+			k = l.retries[(writer+n)%len(l.retries)]
+		}
+		// A request under way is finished: its outcome matters.
+		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		l.rec.put(l.putAll(one, k, entries, retries)...)
+		cancel()
+	}
+}
+
+// putAll puts the records in one request and gives what became of each.
+func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.PutRecordsRequestEntry, retries bool) []judge.Put {
+	puts := make([]judge.Put, len(entries))
+	called := l.Now()
+	var results []types.PutRecordsResultEntry
+	var err error
+	if len(entries) == 1 {
+		var out *kinesis.PutRecordOutput
+		out, err = k.PutRecord(ctx, &kinesis.PutRecordInput{StreamName: &l.cfg.Stream, PartitionKey: entries[0].PartitionKey, Data: entries[0].Data})
+		if err == nil {
+			results = []types.PutRecordsResultEntry{{ShardId: out.ShardId, SequenceNumber: out.SequenceNumber}}
+		}
+	} else {
+		var out *kinesis.PutRecordsOutput
+		out, err = k.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &l.cfg.Stream, Records: entries})
+		if err == nil {
+			results = out.Records
+		}
+	}
+	returned := l.Now()
+	refused := false
+	if err != nil {
+		var complaint string
+		if refused, complaint = judgeError(err); complaint != "" {
+			l.rec.complain("put", complaint)
+		}
+		refused = refused && !retries // an attempt before may have been stored
+	} else if len(results) != len(entries) {
+		l.rec.complain("put", fmt.Sprintf("%d results for %d records", len(results), len(entries)))
+	}
+	for i, e := range entries {
+		puts[i] = judge.Put{Key: *e.PartitionKey, Value: string(e.Data), Called: called, Returned: returned}
+		switch {
+		case refused:
+			puts[i].Outcome = judge.Refused
+		case i < len(results) && results[i].SequenceNumber != nil:
+			puts[i].Outcome = judge.Acknowledged
+			puts[i].Place = judge.Place{Shard: *results[i].ShardId, Sequence: *results[i].SequenceNumber}
+		}
+	}
+	return puts
+}

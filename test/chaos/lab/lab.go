@@ -103,7 +103,7 @@ func (l *Lab) build(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, p := range l.processes() {
+	for _, p := range l.Processes() {
 		if err := p.Ready(ctx); err != nil {
 			return err
 		}
@@ -186,7 +186,8 @@ func (l *Lab) brokers() string {
 	return strings.Join(list, ",")
 }
 
-func (l *Lab) processes() []*Process {
+// Processes gives all processes, brokers first.
+func (l *Lab) Processes() []*Process {
 	var all []*Process
 	for _, b := range l.Brokers {
 		all = append(all, b.Process)
@@ -283,7 +284,7 @@ func (l *Lab) Forget(b *Broker) {
 
 // Close ends everything. Logs and data stay.
 func (l *Lab) Close() {
-	for _, p := range l.processes() {
+	for _, p := range l.Processes() {
 		p.Kill()
 	}
 	for _, b := range l.Brokers {

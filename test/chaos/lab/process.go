@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -138,6 +139,16 @@ func (p *Process) Crashes() []string {
 	c := p.crashes
 	p.crashes = nil
 	return c
+}
+
+// LastLines gives the end of the log.
+func (p *Process) LastLines(n int) string {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // Ready waits until the process serves.

@@ -89,3 +89,45 @@ func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.Pu
 	}
 	return puts
 }
+
+// Writable puts a record into every open shard; its error says which took none
+// until the context's end.
+func (l *Load) Writable(ctx context.Context) error {
+	for n := 0; ; n++ {
+		missing, err := l.notWritable(ctx, n)
+		if len(missing) == 0 && err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("no put succeeds in %v: %w", missing, err)
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+}
+
+func (l *Load) notWritable(ctx context.Context, n int) (missing []string, last error) {
+	shards, err := l.allShards(ctx, l.client(n))
+	if err != nil {
+		return []string{"unknown shards"}, err
+	}
+	for _, s := range shards {
+		if s.SequenceNumberRange.EndingSequenceNumber != nil {
+			continue
+		}
+		key, value := "probe-"+*s.ShardId, fmt.Sprintf("probe-%s/%d", *s.ShardId, n)
+		one, cancel := context.WithTimeout(ctx, 15*time.Second)
+		p := judge.Put{Key: key, Value: value, Called: l.Now()}
+		out, err := l.client(n).PutRecord(one, &kinesis.PutRecordInput{
+			StreamName: &l.cfg.Stream, PartitionKey: &key, Data: []byte(value), ExplicitHashKey: s.HashKeyRange.StartingHashKey,
+		})
+		cancel()
+		p.Returned = l.Now()
+		if err != nil {
+			missing, last = append(missing, *s.ShardId), err
+		} else {
+			p.Outcome, p.Place = judge.Acknowledged, judge.Place{Shard: *out.ShardId, Sequence: *out.SequenceNumber}
+		}
+		l.rec.put(p)
+	}
+	return missing, last
+}

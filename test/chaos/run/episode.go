@@ -1,0 +1,203 @@
+//go:build linux
+
+// Package run plays episodes: a fresh cluster, a load, a nemesis that strikes
+// again and again, then healing, and the judgement of everything that the
+// clients were told and shown.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"shardstream/test/chaos/judge"
+	"shardstream/test/chaos/lab"
+	"shardstream/test/chaos/load"
+)
+
+// Config says how episodes are played.
+type Config struct {
+	Dir     string // for logs and data, one directory an episode; removed if all went well
+	Program string // the binary under test
+	PowerFS string // the program of the breakable disks; "" for plain directories
+	Brokers int
+	Shards  int32
+	Writers int
+	Length  time.Duration // how long a nemesis goes on striking
+	Args    []string      // more flags for the brokers
+	Env     []string
+	Tell    func(string) // progress, one line each
+}
+
+// Result is an episode's outcome.
+type Result struct {
+	Nemesis, What string
+	Seed          uint64
+	Took          time.Duration
+	Strikes       int
+	Put           int // records
+	Acknowledged  int
+	Unknown       int
+	Read          int // records, by all readers
+	Counts        map[string]int
+	Violations    []judge.Violation
+	Complaints    []string // answers that no client should get
+	Problems      []string // the cluster did not heal, a process died by itself, ...
+	LongestGap    time.Duration
+	Failovers     []time.Duration // after each kill or pause: until each shard took writes again
+	Events        []Event
+	Timeline      []Second
+	Dir           string // kept logs and data, "" if all went well
+}
+
+// Second is what happened in one second of an episode.
+type Second struct {
+	Acknowledged, Unknown int           // records
+	Median, Longest       time.Duration // of requests that ended in it
+}
+
+// OK tells that nothing was broken.
+func (r *Result) OK() bool {
+	return len(r.Violations) == 0 && len(r.Complaints) == 0 && len(r.Problems) == 0
+}
+
+const stream = "chaos"
+
+// Episode plays one nemesis. Its error says that it could not be played at all.
+func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, error) {
+	started := time.Now()
+	r := &Result{Nemesis: n.Name, What: n.What, Seed: seed}
+	dir := filepath.Join(cfg.Dir, fmt.Sprintf("%s-%d", n.Name, seed))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	events := &Events{started: started, tell: cfg.Tell}
+	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	c := lab.Config{
+		Dir: dir, Program: cfg.Program, Brokers: cfg.Brokers, Gateways: 2, Seed: seed, Args: cfg.Args, Env: cfg.Env,
+	}
+	if cfg.PowerFS != "" && n.Needs == Disks {
+		c.Disks = powerDisks(cfg.PowerFS)
+	}
+	l, err := lab.New(starting, c)
+	if err != nil {
+		return nil, fmt.Errorf("starting the cluster (see %s): %w", dir, err)
+	}
+	defer l.Close()
+	w := &World{Lab: l, Rand: rand.New(rand.NewPCG(seed, 1)), Events: events}
+	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed}
+	for i := range l.Gateways {
+		lc.Endpoints = append(lc.Endpoints, l.Endpoint(i))
+	}
+	clients, err := load.New(starting, lc)
+	if err != nil {
+		return nil, err
+	}
+	reshards := rand.New(rand.NewPCG(seed, 2))
+	w.Reshard = func(ctx context.Context) error { return clients.Reshard(ctx, reshards, 2, 3*int(cfg.Shards)) }
+	clients.Start(ctx)
+	w.strike(ctx, cfg, n, r)
+	w.settle(ctx, clients, r)
+	r.Events, r.Took = events.All(), time.Since(started)
+	for i := range r.Events { // to the clock of the history
+		r.Events[i].At -= clients.Started().Sub(started)
+	}
+	h := clients.History()
+	r.Put, r.Acknowledged, r.Unknown = clients.Counts()
+	r.Complaints = clients.Complaints()
+	r.Violations, r.Counts = h.Check()
+	r.measure(h)
+	for _, reading := range h.Readings {
+		r.Read += len(reading.Records)
+	}
+	if r.OK() {
+		l.Close()
+		return r, os.RemoveAll(dir)
+	}
+	r.Dir = dir
+	return r, nil
+}
+
+// strike lets the nemesis strike until its time is over.
+func (w *World) strike(ctx context.Context, cfg Config, n Nemesis, r *Result) {
+	over, cancel := context.WithTimeout(ctx, cfg.Length)
+	defer cancel()
+	pause(over, time.Second) // a look at how it is without
+	for over.Err() == nil {
+		if err := n.Strike(over, w); err != nil {
+			r.Problems = append(r.Problems, fmt.Sprintf("%s could not be taken back: %v", n.Name, err))
+			return
+		}
+		r.Strikes++
+		pause(over, w.span(200*time.Millisecond, 2*time.Second))
+	}
+}
+
+// settle heals everything, waits until the cluster says that it is well, and has
+// every shard read to its end.
+func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
+	problem := func(format string, args ...any) {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
+	w.Events.Add("heal", "everything")
+	w.Network.Heal()
+	for _, b := range w.Brokers {
+		b.Resume()
+		if err := heal(b.Disk); err != nil {
+			problem("%s's disk does not heal: %v", b.Name, err)
+		}
+		if !b.Running() {
+			if err := b.Start(); err != nil {
+				problem("%s does not start: %v", b.Name, err)
+			}
+		}
+	}
+	healing, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	if err := w.Healthy(healing); err != nil {
+		problem("not well 90 s after everything was healed: %v", err)
+	}
+	w.Events.Add("well", "cluster")
+	writable, cancelWrites := context.WithTimeout(ctx, 30*time.Second)
+	defer cancelWrites()
+	if err := clients.Writable(writable); err != nil {
+		problem("30 s after that, %v", err)
+	}
+	clients.StopWriting()
+	reading, cancelReads := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancelReads()
+	if err := clients.Finish(reading); err != nil {
+		problem("%v", err)
+	}
+	clients.Stop()
+	for _, p := range w.Processes() {
+		for _, crash := range p.Crashes() {
+			if !w.mayEnd(p) {
+				problem("%s: %s", crash, p.LastLines(3))
+			}
+		}
+	}
+	if err := w.orderly(ctx); err != nil {
+		problem("%v", err)
+	}
+}
+
+// orderly stops everything by SIGTERM.
+func (w *World) orderly(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var errs []error
+	for _, p := range w.Processes() {
+		errs = append(errs, p.Stop(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}

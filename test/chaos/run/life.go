@@ -1,0 +1,166 @@
+//go:build linux
+
+package run
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// lifeNemeses are what operators do: nothing of it is a fault, all of it must be
+// survived together with one.
+func lifeNemeses() []Nemesis {
+	return []Nemesis{
+		{Name: "rolling-restart", What: "SIGTERM and start of each broker in turn", Strike: func(ctx context.Context, w *World) error {
+			for _, b := range w.Brokers {
+				if ctx.Err() != nil {
+					return nil
+				}
+				w.Events.Add("SIGTERM", b.Name)
+				stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+				err := b.Stop(stopping)
+				cancel()
+				if err != nil {
+					return err
+				}
+				if err := w.up(ctx, w.Brokers[indexOf(w, b.Name):][:1]); err != nil {
+					return err
+				}
+				healthy, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+				err = w.Healthy(healthy)
+				cancel()
+				if err != nil {
+					return fmt.Errorf("after the restart of %s: %w", b.Name, err)
+				}
+			}
+			return nil
+		}},
+		{Name: "reshard", What: "splits, merges and scaling, one after the other", Strike: func(ctx context.Context, w *World) error {
+			w.Events.Add("reshard", "stream")
+			return w.Reshard(ctx)
+		}},
+		{Name: "reshard-kill", What: "a reshard while a broker is killed", Strike: func(ctx context.Context, w *World) error {
+			done := make(chan error, 1)
+			w.Events.Add("reshard", "stream")
+			go func() { done <- w.Reshard(ctx) }()
+			pause(ctx, w.span(0, 50*time.Millisecond))
+			err := w.down(ctx, w.some(1), w.span(0, time.Second))
+			if failed := <-done; err == nil && ctx.Err() == nil && failed != nil {
+				w.Events.Add("reshard failed", failed.Error())
+			}
+			return err
+		}},
+		{Name: "wipe", What: "a broker is killed, its disk emptied, and it starts again", Strike: func(ctx context.Context, w *World) error {
+			b := w.anyBroker()
+			w.Events.Add("kill -9", b.Name)
+			b.Kill()
+			if err := w.anotherHasAll(ctx, b.Name); err != nil {
+				return err
+			}
+			w.Events.Add("disk emptied", b.Name)
+			if err := os.RemoveAll(b.Disk.Path()); err != nil {
+				return err
+			}
+			if err := w.up(ctx, w.Brokers[indexOf(w, b.Name):][:1]); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+			defer cancel()
+			return w.Healthy(ctx)
+		}},
+		{Name: "old-copy", What: "a broker's disk is put back from a copy made some seconds before", Strike: func(ctx context.Context, w *World) error {
+			b := w.anyBroker()
+			copied := filepath.Join(filepath.Dir(b.Log), "copy-"+b.Name)
+			w.Events.Add("kill -9", b.Name)
+			b.Kill()
+			if err := os.RemoveAll(copied); err != nil {
+				return err
+			}
+			if err := os.CopyFS(copied, os.DirFS(b.Disk.Path())); err != nil {
+				return err
+			}
+			victims := w.Brokers[indexOf(w, b.Name):][:1]
+			if err := w.up(ctx, victims); err != nil {
+				return err
+			}
+			healthy, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+			defer cancel()
+			if err := w.Healthy(healthy); err != nil {
+				return err
+			}
+			pause(ctx, w.span(time.Second, 3*time.Second))
+			w.Events.Add("kill -9", b.Name)
+			b.Kill()
+			w.Events.Add("old disk", b.Name)
+			if err := os.RemoveAll(b.Disk.Path()); err != nil {
+				return err
+			}
+			if err := os.CopyFS(b.Disk.Path(), os.DirFS(copied)); err != nil {
+				return err
+			}
+			if err := w.up(ctx, victims); err != nil {
+				return err
+			}
+			return w.Healthy(healthy)
+		}},
+		{Name: "membership", What: "a broker joins, takes its part, and another is drained and removed", Strike: func(ctx context.Context, w *World) error {
+			return w.exchange(ctx)
+		}},
+	}
+}
+
+func indexOf(w *World, name string) int {
+	for i, b := range w.Brokers {
+		if b.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// anotherHasAll waits until the cluster says that nothing is below its floor: a
+// disk may be lost at any time, but not two.
+func (w *World) anotherHasAll(ctx context.Context, but string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	for {
+		s, err := w.Status(ctx)
+		if err == nil && s.Shards.Offline == 0 && s.Shards.BelowMinInSync == 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("without %s not all shards have two copies: %+v %w", but, s.Shards, ctx.Err())
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// exchange adds a broker, and drains and removes another one.
+func (w *World) exchange(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+	defer cancel()
+	if err := w.Healthy(ctx); err != nil {
+		return err
+	}
+	w.Events.Add("join", "another broker")
+	if _, err := w.AddBroker(ctx); err != nil {
+		return err
+	}
+	old := w.Brokers[w.Rand.IntN(len(w.Brokers)-1)]
+	w.Events.Add("drain", old.Name)
+	if out, err := w.Cluster(ctx, "drain", old.Name, "--wait"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	w.Events.Add("remove", old.Name)
+	if err := old.Stop(ctx); err != nil {
+		return err
+	}
+	if out, err := w.Cluster(ctx, "remove", old.Name); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	w.Forget(old)
+	return w.Healthy(ctx)
+}

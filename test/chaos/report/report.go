@@ -18,18 +18,18 @@ import (
 
 // Row sums up the episodes of one nemesis.
 type Row struct {
-	Nemesis, What        string
-	Episodes, Strikes    int
-	Took                 time.Duration
-	Put, Acknowledged    int
-	Unknown, Read        int
-	Lost, Twice, Order   int
-	Other                int // violations of other checks, complaints, problems
-	LongestGap           time.Duration
-	Failovers            []time.Duration
-	FailoverP50, P99     time.Duration
-	Slowest              time.Duration
-	FailedSeeds          []uint64
+	Nemesis, What      string
+	Episodes, Strikes  int
+	Took               time.Duration
+	Put, Acknowledged  int
+	Unknown, Read      int
+	Lost, Twice, Order int
+	Other              int // violations of other checks, complaints, problems
+	LongestGap         time.Duration
+	Failovers          []time.Duration
+	FailoverP50, P99   time.Duration
+	Slowest            time.Duration
+	FailedSeeds        []uint64
 }
 
 // Rows gives one row a nemesis, in the order of the results.

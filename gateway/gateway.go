@@ -65,6 +65,13 @@ type Config struct {
 	// may take BodyGrace + n/BodyRate (bytes per second). Default 20 s, 64 KiB/s.
 	BodyGrace time.Duration
 	BodyRate  int
+	// SubscriptionLife is how long a SubscribeToShard lasts, and SubscriptionBeat
+	// how long it is silent at most. Default 5 min and 4 s: clients give up after
+	// 10 s of silence, some after less.
+	SubscriptionLife, SubscriptionBeat time.Duration
+	// MaxEventBytes bounds the bytes of all larger events of subscriptions that are
+	// being written at once, records and their JSON. Default 128 MiB.
+	MaxEventBytes int64
 	// HeaderTimeout bounds the reading of a request's header, IdleTimeout the
 	// life of a connection without requests. Default 10 s and 3 min.
 	HeaderTimeout time.Duration
@@ -98,6 +105,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxInFlight, 256<<20)
 	setDefault(&c.BodyGrace, 20*time.Second)
 	setDefault(&c.BodyRate, 64<<10)
+	setDefault(&c.SubscriptionLife, 5*time.Minute)
+	setDefault(&c.SubscriptionBeat, 4*time.Second)
+	setDefault(&c.MaxEventBytes, 128<<20)
 	setDefault(&c.HeaderTimeout, 10*time.Second)
 	setDefault(&c.IdleTimeout, 3*time.Minute)
 	setDefault(&c.MaxConnections, 20_000)
@@ -128,7 +138,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("no Data clients"))
 	}
 	for name, d := range map[string]time.Duration{
-		"RequestTimeout": c.RequestTimeout, "OfflineWait": c.OfflineWait, "BodyGrace": c.BodyGrace,
+		"RequestTimeout": c.RequestTimeout, "OfflineWait": c.OfflineWait, "BodyGrace": c.BodyGrace, "SubscriptionLife": c.SubscriptionLife, "SubscriptionBeat": c.SubscriptionBeat,
 		"HeaderTimeout": c.HeaderTimeout, "IdleTimeout": c.IdleTimeout,
 		"TransitionDelay": c.TransitionDelay, "WatchSilence": c.WatchSilence,
 	} {
@@ -136,7 +146,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s is negative", name))
 		}
 	}
-	if c.MaxBody < 0 || c.BodyRate < 0 || c.MaxConnections < 0 {
+	if c.MaxEventBytes < 0 || c.MaxBody < 0 || c.BodyRate < 0 || c.MaxConnections < 0 {
 		errs = append(errs, errors.New("a bound is negative"))
 	}
 	if c.MaxInFlight < int64(c.MaxBody) {
@@ -156,7 +166,8 @@ type Gateway struct {
 	meta    *mirror
 	metrics *metrics
 	budget  *budget
-	calls   *calls // nil: the account may make any number
+	events  *budget // of subscriptions
+	calls   *calls  // nil: the account may make any number
 	sealer  sealer
 	server  *http.Server
 	indexes *indexReader
@@ -169,6 +180,8 @@ type Gateway struct {
 	quick    quickSet
 
 	stopping atomic.Bool
+	draining context.Context // ends at the begin of Shutdown, and subscriptions with it
+	drain    context.CancelFunc
 	stop     context.CancelFunc // ends the watch and the index reader
 	wg       sync.WaitGroup     // both
 }
@@ -179,7 +192,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight), quick: newQuickSet()}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight), events: newBudget(cfg.MaxEventBytes), quick: newQuickSet()}
 	m, err := newMetrics(cfg.Registerer, g.budget)
 	if err != nil {
 		return nil, &stream.Error{Kind: stream.Invalid, Op: "gateway.New", Err: err}
@@ -196,6 +209,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.keys = kms.NewKeys(cfg.KeyProvider, cfg.Now, func(call, outcome string) {
 		m.keyCalls.WithLabelValues(call, outcome).Inc()
 	})
+	g.draining, g.drain = context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop = cancel
 	g.indexes = newIndexReader(ctx, cfg.Cluster, cfg.RequestTimeout, &g.wg)
@@ -214,6 +228,7 @@ func (g *Gateway) Ready(ctx context.Context) error {
 // ctx ends, and then ends everything that the gateway has started.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.stopping.Store(true)
+	g.drain()
 	g.quick.shutdown()
 	err := errors.Join(g.server.Shutdown(ctx), g.quick.wait(ctx))
 	if err != nil {

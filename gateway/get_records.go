@@ -111,7 +111,7 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 			return c.fail(err, t.subject())
 		}
 	}
-	run, err := choose(response.Batches, i.offset, limit, func(b stream.Batch) (stream.Batch, error) {
+	run, err := choose(response.Batches, i.offset, limit, maxReadBytes, func(b stream.Batch) (stream.Batch, error) {
 		return c.g.decrypt(c.ctx(), t.m, t.v, b)
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 		RecordRun: kinesis.RecordRun{
 			Shard: t.s.Number, Created: createdSecond(t.s), Batches: run.batches, From: run.from, To: run.to,
 		},
-		MillisBehindLatest: c.millisBehind(run, next, response),
+		MillisBehindLatest: c.millisBehind(run, next, stream.Offset(response.HighWatermark), response.LastArrivalMs),
 	}
 	if isAtEnd(t.s, next) {
 		answer.ChildShards = childShards(t.v, t.s.Number)
@@ -164,10 +164,10 @@ type readRun struct {
 }
 
 // choose checks the batches and takes the records from offset on, up to limit
-// records and maxReadBytes, at least one if there is any. A batch that does not
+// records and so many bytes, at least one if there is any. A batch that does not
 // hold what its checksum says is never served (I14). Of batches that are
 // encrypted it takes what decrypt gives.
-func choose(batches [][]byte, offset stream.Offset, limit int, decrypt func(stream.Batch) (stream.Batch, error)) (readRun, error) {
+func choose(batches [][]byte, offset stream.Offset, limit, maxBytes int, decrypt func(stream.Batch) (stream.Batch, error)) (readRun, error) {
 	run := readRun{from: offset, to: offset, batches: make([]stream.Batch, 0, len(batches))}
 	for _, raw := range batches {
 		b, err := stream.CheckBatch(raw)
@@ -195,7 +195,7 @@ func choose(batches [][]byte, offset stream.Offset, limit int, decrypt func(stre
 				continue
 			}
 			size := len(r.Data) + len(r.PartitionKey)
-			if run.records == limit || run.records > 0 && run.bytes+size > maxReadBytes {
+			if run.records == limit || run.records > 0 && run.bytes+size > maxBytes {
 				return run, nil
 			}
 			run.records++
@@ -207,14 +207,15 @@ func choose(batches [][]byte, offset stream.Offset, limit int, decrypt func(stre
 	return run, nil
 }
 
-// millisBehind says how far the position behind an answer is behind now.
-func (c *call) millisBehind(run readRun, next stream.Offset, r *pb.ReadResponse) int64 {
-	if next >= stream.Offset(r.HighWatermark) {
+// millisBehind says how far the position behind an answer is behind now, when the
+// leader has named its high watermark and the arrival of its last record.
+func (c *call) millisBehind(run readRun, next, high stream.Offset, lastArrival int64) int64 {
+	if next >= high {
 		return 0
 	}
 	at := run.arrival
 	if run.records == 0 {
-		at = r.LastArrivalMs
+		at = lastArrival
 	}
 	return max(1, c.g.cfg.Now().UnixMilli()-at)
 }

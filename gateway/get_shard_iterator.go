@@ -38,7 +38,7 @@ func getShardIterator(c *call, in *kinesis.GetShardIteratorInput) (*kinesis.GetS
 	if failure != nil {
 		return nil, failure
 	}
-	offset, failure := c.position(t, in)
+	offset, failure := c.position(t, *in.ShardIteratorType, in.StartingSequenceNumber, in.Timestamp)
 	if failure != nil {
 		return nil, failure
 	}
@@ -112,9 +112,9 @@ func (c *call) readShard(a address, number uint32) (readTarget, *kinesis.Error) 
 	return t, nil
 }
 
-// position gives the offset that an iterator begins at.
-func (c *call) position(t readTarget, in *kinesis.GetShardIteratorInput) (stream.Offset, *kinesis.Error) {
-	kind, number := *in.ShardIteratorType, in.StartingSequenceNumber
+// position gives the offset that an iterator or a subscription of that type
+// begins at.
+func (c *call) position(t readTarget, kind string, number *string, at *kinesis.Timestamp) (stream.Offset, *kinesis.Error) {
 	switch kind {
 	case kinesis.ShardIteratorTypeAtSequenceNumber, kinesis.ShardIteratorTypeAfterSequenceNumber:
 		if number == nil {
@@ -132,13 +132,13 @@ func (c *call) position(t readTarget, in *kinesis.GetShardIteratorInput) (stream
 		}
 		return c.locateOffset(t, pb.Position_POSITION_LATEST, 0)
 	}
-	if in.Timestamp == nil {
+	if at == nil {
 		return 0, kinesis.TimestampRequired()
 	}
-	if now := kinesis.Timestamp(c.g.cfg.Now().UnixMilli()); *in.Timestamp > now {
-		return 0, kinesis.TimestampInFuture(*in.Timestamp, now)
+	if now := kinesis.Timestamp(c.g.cfg.Now().UnixMilli()); *at > now {
+		return 0, kinesis.TimestampInFuture(*at, now)
 	}
-	return c.locateOffset(t, pb.Position_POSITION_AT_TIME, int64(*in.Timestamp))
+	return c.locateOffset(t, pb.Position_POSITION_AT_TIME, int64(*at))
 }
 
 // offsetOf gives the offset that a sequence number of this shard stands for.
@@ -157,7 +157,7 @@ func offsetOf(t readTarget, text string, after bool) (stream.Offset, *kinesis.Er
 		return 0, kinesis.ForeignStreamSequence(text, shard, t.v.Name, t.account)
 	case n.Counter == 0:
 		return 0, nil
-	case after:
+	case after, n.Behind:
 		return stream.Offset(n.Counter), nil
 	}
 	return stream.Offset(n.Counter - 1), nil

@@ -24,7 +24,9 @@ type inflightCall struct {
 	stream uint64
 	shards []uint32
 	cancel context.CancelFunc
-	moved  atomic.Bool // given up
+	stays  func(*streamView) bool // more that must hold of the stream; nil: nothing
+	moved  atomic.Bool            // given up
+	seen   *streamView            // of the metadata that moved was told last; guarded by inflight.mu
 }
 
 var errMoved = stream.Errorf(stream.NotLeader, "gateway.leader", "given up: the shard has another leader")
@@ -35,28 +37,36 @@ var errMoved = stream.Errorf(stream.NotLeader, "gateway.leader", "given up: the 
 func (c *call) begin(m *metadata, n *inflightCall) context.Context {
 	ctx, cancel := context.WithDeadline(c.parent, c.deadline)
 	n.cancel = cancel
-	f := &c.g.inflight
+	c.g.inflight.begin(&c.g.meta.current, m, n)
+	return ctx
+}
+
+// begin notes a call that is routed by m. end must be called after it.
+func (f *inflight) begin(current *atomic.Pointer[metadata], m *metadata, n *inflightCall) {
 	f.mu.Lock()
 	f.calls[n] = struct{}{}
 	f.mu.Unlock()
 	// What changed before it was noted.
-	if now := c.g.meta.load(); now != m && !n.isRouted(now) {
+	if now := current.Load(); now != m && !n.isRouted(now.byID[n.stream]) {
 		n.giveUp()
 	}
-	return ctx
 }
 
 // end forgets a call, and gives its error as the caller should see it.
 func (c *call) end(n *inflightCall, err error) error {
-	f := &c.g.inflight
+	if moved := c.g.inflight.end(n); moved && err != nil {
+		return errMoved
+	}
+	return err
+}
+
+// end forgets a call, and reports whether it was given up.
+func (f *inflight) end(n *inflightCall) bool {
 	f.mu.Lock()
 	delete(f.calls, n)
 	f.mu.Unlock()
 	n.cancel()
-	if err != nil && n.moved.Load() {
-		return errMoved
-	}
-	return err
+	return n.moved.Load()
 }
 
 func (n *inflightCall) giveUp() {
@@ -69,17 +79,27 @@ func (f *inflight) moved(m *metadata) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for c := range f.calls {
-		if !c.isRouted(m) {
+		v := m.byID[c.stream]
+		if v == c.seen && v != nil {
+			continue // most changes are of other streams
+		}
+		if c.seen = v; !c.isRouted(v) {
 			c.giveUp()
 		}
 	}
 }
 
-// isRouted reports whether m still sends all of the call's shards to its node.
-// A stream that is gone is for the node to tell.
-func (c *inflightCall) isRouted(m *metadata) bool {
-	v := m.byID[c.stream]
-	return v == nil || !slices.ContainsFunc(c.shards, func(number uint32) bool {
+// isRouted reports whether the stream as it is now still sends all of the call's
+// shards to its node, and the rest holds. A stream that is gone (nil) is for the
+// node to tell.
+func (c *inflightCall) isRouted(v *streamView) bool {
+	if v == nil {
+		return true
+	}
+	if c.stays != nil && !c.stays(v) {
+		return false
+	}
+	return !slices.ContainsFunc(c.shards, func(number uint32) bool {
 		s := v.shard(number)
 		return s != nil && leaderNode(s) != c.node
 	})

@@ -96,18 +96,9 @@ func (c *call) atLeader(id stream.ShardID, f func(context.Context, pb.DataClient
 }
 
 func (c *call) onceAtLeader(m *metadata, id stream.ShardID, f func(context.Context, pb.DataClient) (pb.ErrorKind, string, error)) error {
-	const op = "gateway.leader"
-	v := m.byID[uint64(id.Stream)]
-	if v == nil {
-		return stream.Errorf(stream.NotFound, op, "no stream %d", id.Stream)
-	}
-	s := v.shard(id.Number)
-	if s == nil || s.State == pb.ShardState_SHARD_STATE_EXPIRED {
-		return stream.Errorf(stream.NotFound, op, "no shard %s", id)
-	}
-	node := leaderNode(s)
-	if node == "" {
-		return stream.Errorf(stream.Offline, op, "shard %s has no leader", id)
+	v, s, node, err := leaderOf(m, id)
+	if err != nil {
+		return err
 	}
 	data, err := c.g.client(m, node)
 	if err != nil {
@@ -123,4 +114,19 @@ func (c *call) onceAtLeader(m *metadata, id stream.ShardID, f func(context.Conte
 		return resultError(kind, detail)
 	}
 	return nil
+}
+
+// leaderOf gives the node that leads a shard. Kinds: NotFound, Offline.
+func leaderOf(m *metadata, id stream.ShardID) (v *streamView, s *pb.Shard, node string, err error) {
+	const op = "gateway.leader"
+	if v = m.byID[uint64(id.Stream)]; v == nil {
+		return nil, nil, "", stream.Errorf(stream.NotFound, op, "no stream %d", id.Stream)
+	}
+	if s = v.shard(id.Number); s == nil || s.State == pb.ShardState_SHARD_STATE_EXPIRED {
+		return nil, nil, "", stream.Errorf(stream.NotFound, op, "no shard %s", id)
+	}
+	if node = leaderNode(s); node == "" {
+		return nil, nil, "", stream.Errorf(stream.Offline, op, "shard %s has no leader", id)
+	}
+	return v, s, node, nil
 }

@@ -53,8 +53,11 @@ type metrics struct {
 
 	ok map[string]okMetrics // by operation; set once
 
-	mu      sync.Mutex
-	streams map[string]*streamMetrics // guarded by mu
+	fanout consumerVecs
+
+	mu        sync.Mutex // guards the maps below
+	streams   map[string]*streamMetrics
+	consumers map[string]map[string]*consumerMetrics // by stream and name
 }
 
 // okMetrics are those that nearly every request counts, resolved once.
@@ -91,7 +94,9 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		keyCalls:    counter(descKeyCalls, "call", "outcome"),
 		watchBreaks: prometheus.NewCounter(prometheus.CounterOpts(descWatchBreaks)),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts(descConnections)),
+		fanout:      newConsumerVecs(),
 		streams:     make(map[string]*streamMetrics),
+		consumers:   make(map[string]map[string]*consumerMetrics),
 	}
 	m.ok = make(map[string]okMetrics, len(served))
 	for op := range served {
@@ -102,6 +107,7 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		m.throttled, m.failed, m.retries, m.watchBreaks, m.keyCalls, m.connections,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(descInFlight), func() float64 { return float64(b.inUse()) }),
 	}
+	m.all = append(m.all, m.fanout.all()...)
 	if r == nil {
 		return m, nil
 	}

@@ -5,8 +5,7 @@ import "shardstream/gateway/kinesis"
 // handler runs one operation: it reads c.body and leaves the answer in c.out.
 type handler func(c *call) *kinesis.Error
 
-// served are the operations that we serve. The others of the API are known, and
-// answered as if they were not: see unserved.
+// served are the operations of the API.
 var served = map[kinesis.Op]handler{
 	kinesis.AddTagsToStream:               typed(addTagsToStream),
 	kinesis.CreateStream:                  typed(createStream),
@@ -39,6 +38,7 @@ var served = map[kinesis.Op]handler{
 	kinesis.SplitShard:                    typed(splitShard),
 	kinesis.StartStreamEncryption:         typed(startStreamEncryption),
 	kinesis.StopStreamEncryption:          typed(stopStreamEncryption),
+	kinesis.SubscribeToShard:              subscribeToShard,
 	kinesis.TagResource:                   typed(tagResource),
 	kinesis.UntagResource:                 typed(untagResource),
 	kinesis.UpdateAccountSettings:         typed(updateAccountSettings),
@@ -46,11 +46,6 @@ var served = map[kinesis.Op]handler{
 	kinesis.UpdateShardCount:              typed(updateShardCount),
 	kinesis.UpdateStreamMode:              typed(updateStreamMode),
 	kinesis.UpdateStreamWarmThroughput:    typed(updateStreamWarmThroughput),
-}
-
-// unserved are the operations of the API that answer UnknownOperationException.
-var unserved = []kinesis.Op{
-	kinesis.SubscribeToShard,
 }
 
 // decode reads and checks the body of a call, and that the caller may make it.

@@ -66,6 +66,11 @@ type call struct {
 	waiting context.Context
 	cancel  context.CancelFunc
 
+	// streams says that the answer may be a stream of events; events is then what
+	// a SubscribeToShard answers.
+	streams bool
+	events  *subscription
+
 	out []byte // the answer's body; starts empty, may be replaced
 	// held is what the answer takes of the budget.
 	held int64
@@ -117,9 +122,18 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 		g.refuseBody(w, r, err, started)
 		return
 	}
-	c := &call{g: g, parent: r.Context(), body: b.bytes, header: httpFields{r}, path: sentPath(r), query: r.URL.RawQuery, id: id}
+	c := &call{g: g, parent: r.Context(), body: b.bytes, header: httpFields{r}, path: sentPath(r), query: r.URL.RawQuery, id: id, streams: true}
 	defer c.release()
-	g.finish(w, r, c.serve(started))
+	answer := c.serve(started)
+	if c.events == nil {
+		g.finish(w, r, answer)
+		return
+	}
+	defer c.events.close()
+	g.releaseBody(&b) // it goes on for minutes
+	putBuffer(c.out)
+	c.body, c.out = nil, nil
+	g.serveEvents(w, c.events)
 }
 
 // serve judges and runs a call whose body is here. The answer is the call's, and

@@ -9,6 +9,7 @@ import "bytes"
 //     values of printable ASCII and blanks;
 //   - one Host, one Content-Length of digits that is not 0, and no field twice
 //     that we look at;
+//   - not SubscribeToShard, whose client is watched while nothing is written;
 //   - no field that says how the message is framed or what becomes of the
 //     connection, but "Connection: keep-alive", and none of a browser.
 type quickHead struct {
@@ -17,6 +18,8 @@ type quickHead struct {
 }
 
 type quickField struct{ name, value []byte }
+
+var quickStreams = []byte(".SubscribeToShard")
 
 // maxQuickFields bounds the fields of a plain request.
 const maxQuickFields = 64
@@ -82,6 +85,10 @@ func (h *quickHead) parse(b []byte) bool {
 				}
 			case "content-length":
 				if h.length = parseLength(value); h.length == 0 {
+					return false
+				}
+			case "x-amz-target":
+				if bytes.HasSuffix(value, quickStreams) {
 					return false
 				}
 			case "connection":

@@ -200,6 +200,7 @@ func (r *mirror) apply(e *pb.MetadataEvent) *metadata {
 	r.current.Store(next)
 	close(shown.next)
 	r.metrics.forgetStreams(shown.byName, next.byName)
+	r.metrics.forgetConsumers(shown.byName, next.byName)
 	return next
 }
 

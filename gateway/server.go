@@ -26,7 +26,7 @@ func (g *Gateway) newServer() *http.Server {
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			// KCL holds one stream per shard that it is subscribed to.
-			MaxConcurrentStreams: 1000,
+			MaxConcurrentStreams: 5000,
 			// A connection whose client takes nothing in is given up.
 			WriteByteTimeout: g.cfg.BodyGrace,
 			SendPingTimeout:  time.Minute,
@@ -122,6 +122,10 @@ func (c *boundedConn) Close() error {
 // and our own paths below /_shardstream/.
 func (g *Gateway) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			// A stream of events leaves its deadline, for its last bytes.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		}
 		if isOwnPath(r.URL.Path) {
 			g.serveOwn(w, r)
 			return

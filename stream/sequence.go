@@ -8,7 +8,8 @@ import (
 // (version 2) says. As hexadecimal it has 47 digits: "2", 36 bits creation
 // second of the shard, the low nibble of the shard's index, 64 bits counter
 // (top bit 0), 8 zero bits, 36 bits arrival second, 32 bits shard index, and
-// the version "2". Printed in decimal it always has 56 digits, so that numbers
+// the version "2". The zero bits are 1 in numbers between records (Behind).
+// Printed in decimal it always has 56 digits, so that numbers
 // of one shard sort as strings and as integers alike.
 //
 // The counter dominates the arrival second, so the order in a shard is the
@@ -19,6 +20,9 @@ type SequenceNumber struct {
 	Shard   uint32 // number of the shard
 	Counter uint64 // offset + 1
 	Arrival int64  // arrival time of the record, epoch seconds
+	// Behind says that the number is no record's: it is greater than that of the
+	// record with this counter, and less than that of the next, whatever Arrival.
+	Behind bool
 }
 
 // MaxCounter is the counter in the EndingSequenceNumber of a closed shard.
@@ -43,17 +47,26 @@ func RecordSequence(shard uint32, created int64, o Offset, arrival int64) Sequen
 	return SequenceNumber{Created: created, Shard: shard, Counter: uint64(o) + 1, Arrival: arrival}
 }
 
+// ContinuationSequence gives a number behind all records below the offset, and
+// before the record there. It rises with the second, which is that of now.
+func ContinuationSequence(shard uint32, created int64, next Offset, second int64) SequenceNumber {
+	return SequenceNumber{Created: created, Shard: shard, Counter: uint64(next), Arrival: second, Behind: true}
+}
+
 // String gives the 56-digit decimal form.
 func (s SequenceNumber) String() string { return string(s.Append(nil)) }
 
 // Append appends the 56-digit decimal form to dst, without other allocations.
 func (s SequenceNumber) Append(dst []byte) []byte {
 	// The 188-bit value in three words, least significant first:
-	// bits 0-3 version, 4-35 shard, 36-71 arrival, 72-79 zero, 80-143 counter,
+	// bits 0-3 version, 4-35 shard, 36-71 arrival, 72-79 behind, 80-143 counter,
 	// 144-147 nibble, 148-183 created, 184-187 "2".
 	created, arrival := uint64(s.Created)&(1<<36-1), uint64(s.Arrival)&(1<<36-1)
 	w0 := uint64(2) | uint64(s.Shard)<<4 | arrival<<36
 	w1 := arrival>>28 | s.Counter<<16
+	if s.Behind {
+		w1 |= 1 << 8
+	}
 	w2 := s.Counter>>48 | uint64(s.Shard&0xf)<<16 | created<<20 | 2<<56
 
 	// Three divisions by 10^19 leave at most 19 digits each.
@@ -148,6 +161,7 @@ func ParseSequence(s string) (ParsedSequence, error) {
 			return ParsedSequence{}, &SequenceError{"counter out of range"}
 		}
 		p.Arrival = int64(field(36, 36))
+		p.Behind = field(72, 8) != 0
 	case 1:
 		p.Arrival = int64(field(100, 36))
 		p.Counter = field(44, 56)

@@ -22,6 +22,8 @@ const (
 	// of 10 MiB would wait for them round by round.
 	streamWindow = 4 << 20
 	connWindow   = 16 << 20
+	// tailWindow is what each subscription may have here before it is asked for.
+	tailWindow = 128 << 10
 
 	// A broker that comes back is found again within half a second.
 	minRedial   = 20 * time.Millisecond

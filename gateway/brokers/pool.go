@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -63,10 +64,23 @@ type Pool struct {
 
 var _ pb.ClusterClient = (*Pool)(nil)
 
-// dataConn is a connection for records and its client, made once.
+// dataConn is the connections for records to one broker and their client, made
+// once. They connect with their first call.
 type dataConn struct {
-	conn   *grpc.ClientConn
-	client pb.DataClient
+	calls, tails *grpc.ClientConn
+	client       pb.DataClient
+}
+
+// dataClient sends Tail another way than the other calls: the records that
+// subscriptions are pushed must not delay a put's answer, and wait in small
+// windows for those who take them.
+type dataClient struct {
+	pb.DataClient
+	tails pb.DataClient
+}
+
+func (c dataClient) Tail(ctx context.Context, in *pb.TailRequest, o ...grpc.CallOption) (grpc.ServerStreamingClient[pb.TailEvent], error) {
+	return c.tails.Tail(ctx, in, o...)
 }
 
 // New makes a pool; it connects when something is asked of it. Close ends it.
@@ -110,11 +124,16 @@ func (p *Pool) Data(_, address string) (pb.DataClient, error) {
 	}
 	c := p.data[address]
 	if c == nil {
-		conn, err := p.dial(address)
+		calls, err := p.dial(address)
 		if err != nil {
 			return nil, err
 		}
-		c = &dataConn{conn, pb.NewDataClient(conn)}
+		tails, err := p.dial(address, grpc.WithInitialWindowSize(tailWindow))
+		if err != nil {
+			_ = calls.Close()
+			return nil, err
+		}
+		c = &dataConn{calls, tails, dataClient{pb.NewDataClient(calls), pb.NewDataClient(tails)}}
 		p.data[address] = c
 	}
 	return c.client, nil
@@ -139,9 +158,9 @@ func (p *Pool) controlConn(address string) (*grpc.ClientConn, error) {
 	return c, nil
 }
 
-func (p *Pool) dial(address string) (*grpc.ClientConn, error) {
+func (p *Pool) dial(address string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	// passthrough: the name is resolved by each dial, not once.
-	c, err := grpc.NewClient("passthrough:///"+address, p.options...)
+	c, err := grpc.NewClient("passthrough:///"+address, append(slices.Clip(p.options), more...)...)
 	if err != nil {
 		return nil, stream.Errorf(stream.Invalid, "brokers.dial", "%s: %w", address, err)
 	}
@@ -172,7 +191,7 @@ func (p *Pool) learn(list []*pb.Broker) {
 	p.members = append(good, bad...)
 	for address, c := range p.data {
 		if !known[address] {
-			dropped = append(dropped, c.conn)
+			dropped = append(dropped, c.calls, c.tails)
 			delete(p.data, address)
 		}
 	}
@@ -195,7 +214,7 @@ func (p *Pool) Close() {
 	p.closed = true
 	var all []*grpc.ClientConn
 	for _, c := range p.data {
-		all = append(all, c.conn)
+		all = append(all, c.calls, c.tails)
 	}
 	for _, c := range p.control {
 		all = append(all, c)

@@ -124,6 +124,12 @@ func ConsumerAddressConflict(arn string) *Error {
 	return newError(CodeInvalidArgument, "ConsumerARN %s does not match the given StreamARN and ConsumerName.", arn)
 }
 
+// SubscribeRateExceeded answers more than one SubscribeToShard a second of a
+// consumer to a shard.
+func SubscribeRateExceeded(consumer, shard, name, account string) *Error {
+	return newError(CodeLimitExceeded, "Rate exceeded for consumer %s of shard %s in stream %s under account %s.", consumer, shard, name, account)
+}
+
 // WarmThroughputRefused answers warm throughput on a stream that cannot have it.
 func WarmThroughputRefused(name, account string) *Error {
 	return newError(CodeValidation, "Warm throughput is not available for stream %s under account %s.", name, account)

@@ -62,7 +62,7 @@ func (w *sequenceWriter) prepare(created, arrival int64) {
 	w.ready, w.created, w.arrival = true, created, arrival
 }
 
-// append appends the 56 digits of a number.
+// append appends the 56 digits of a record's number.
 func (w *sequenceWriter) append(dst []byte, n stream.SequenceNumber) []byte {
 	if !w.ready || w.created != n.Created || w.arrival != n.Arrival {
 		w.prepare(n.Created, n.Arrival)

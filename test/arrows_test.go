@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"gateway/brokers":      {"proto/shardstream/v1", "stream"},
 	"gateway":              {"gateway/brokers", "gateway/credentials", "gateway/kinesis", "gateway/kms", "gateway/policy", "gateway/sigv4", "proto/shardstream/v1", "stream", "throttle"},
 	// The ceiling of the load generator decodes puts just as the gateway does.
-	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/kinesis", "gateway/kms", "ondemand", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
+	"cmd/shardstream":                      {"broker", "broker/recordlog", "gateway", "gateway/brokers", "gateway/credentials", "gateway/kinesis", "gateway/kms", "ondemand", "proto/shardstream/v1", "stream", "cmd/shardstream/internal/benchclient"},
 	"cmd/shardstream/internal/benchclient": {},
 	"test":                                 {},
 	"test/history":                         {},

@@ -41,6 +41,7 @@ type brokerCmd struct {
 	BootstrapExpect int      `placeholder:"N" help:"Form a new cluster as soon as N nodes without one have found each other. Give all N the same. It happens once: later it changes nothing, and a cluster that exists already is joined."`
 	GossipKeyFile   string   `type:"existingfile" placeholder:"FILE" help:"16, 24 or 32 bytes in hex or base64: encrypts gossip. All nodes need the same."`
 
+	authFlags
 	GatewayListen   string        `name:"gateway-listen" placeholder:"HOST:PORT" help:"Serve the Kinesis API in this process too. Off when empty."`
 	RequestTimeout  time.Duration `default:"10s" help:"How long the gateway retries a put inside before its client gets a retryable error."`
 	TransitionDelay time.Duration `default:"1s" help:"How long a stream at least stays CREATING, UPDATING and DELETING, as clients of the gateway meet it on AWS."`
@@ -117,7 +118,12 @@ func (c *brokerCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger)
 		}()
 	}
 	var gatewayListener net.Listener
+	var keyFile *credentialsFile
 	if c.GatewayListen != "" {
+		if keyFile, err = c.authFlags.open(logger); err != nil {
+			return err
+		}
+		defer keyFile.watch(credentialsCheck)()
 		if gatewayListener, err = listen("--gateway-listen", c.GatewayListen); err != nil {
 			return err
 		}
@@ -141,12 +147,13 @@ func (c *brokerCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger)
 	fmt.Fprintf(out, "node:     %s\n", node.NodeID())
 	served := make(chan error, 1)
 	if gatewayListener != nil {
-		stop, err := c.serveGateway(ctx, node, cfg, gatewayListener, metrics, served, logger)
+		stop, err := c.serveGateway(ctx, node, cfg, gatewayListener, keyFile, metrics, served, logger)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 		fmt.Fprintf(out, "endpoint: http://%s\n", gatewayListener.Addr())
+		c.warnIfOpen(gatewayListener.Addr(), logger)
 	}
 	fmt.Fprintln(out, "ready")
 	select {
@@ -216,12 +223,12 @@ func readKey(path string) ([]byte, error) {
 
 // serveGateway starts the embedded gateway. It reaches this node's records
 // without a network in between, and the other nodes' by gRPC.
-func (c *brokerCmd) serveGateway(ctx context.Context, node *broker.Broker, cfg broker.Config, l net.Listener, metrics prometheus.Registerer, served chan<- error, logger *slog.Logger) (stop func() error, err error) {
+func (c *brokerCmd) serveGateway(ctx context.Context, node *broker.Broker, cfg broker.Config, l net.Listener, keyFile *credentialsFile, metrics prometheus.Registerer, served chan<- error, logger *slog.Logger) (stop func() error, err error) {
 	pool, err := brokers.New(brokers.Config{Seeds: []string{loopbackIfAny(cfg.GRPCListener.Addr())}, Logger: logger})
 	if err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(gateway.Config{
+	gatewayConfig := gateway.Config{
 		Cluster: node.Cluster(),
 		Data: func(nodeID, address string) (pb.DataClient, error) {
 			if nodeID == string(node.NodeID()) {
@@ -230,7 +237,9 @@ func (c *brokerCmd) serveGateway(ctx context.Context, node *broker.Broker, cfg b
 			return pool.Data(nodeID, address)
 		},
 		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
-	})
+	}
+	c.configure(&gatewayConfig, keyFile)
+	g, err := gateway.New(gatewayConfig)
 	if err != nil {
 		pool.Close()
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,6 +33,7 @@ type devCmd struct {
 	Ephemeral bool     `help:"Keep the data in a temporary directory, removed at exit."`
 	Stream    []string `placeholder:"NAME[:SHARDS]" help:"Create this stream at start unless it exists; 1 shard if no number is given. Repeatable."`
 
+	authFlags
 	kmsFlags
 
 	TLS        bool   `name:"tls" help:"Serve HTTPS (HTTP/1.1 and h2) with a self-signed certificate, kept in DIR/tls for clients to trust."`
@@ -60,6 +62,7 @@ Examples:
   shardstream dev
   shardstream dev --stream orders:4 --stream clicks
   shardstream dev --ephemeral --listen 127.0.0.1:0
+  shardstream dev --auth sigv4 --credentials keys.yaml
 
 Then, in another shell (any credentials do):
   export AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev AWS_DEFAULT_REGION=us-east-1
@@ -124,6 +127,11 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 	if err != nil {
 		return err
 	}
+	keyFile, err := c.authFlags.open(logger)
+	if err != nil {
+		return err
+	}
+	defer keyFile.watch(credentialsCheck)()
 	listener, err := listen("--listen", c.Listen)
 	if err != nil {
 		return err
@@ -164,10 +172,12 @@ func (c *devCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger) (e
 			return fmt.Errorf("can't create stream %s: %w", s.name, err)
 		}
 	}
-	g, err := gateway.New(gateway.Config{
+	cfg := gateway.Config{
 		Cluster: node.Cluster(), Data: func(string, string) (pb.DataClient, error) { return node.Data(), nil },
 		RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, KeyProvider: keys, AccountLimits: c.AccountLimits == "aws", Logger: logger, Registerer: metrics,
-	})
+	}
+	c.configure(&cfg, keyFile)
+	g, err := gateway.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -245,10 +255,15 @@ func (c *devCmd) banner(out io.Writer, api, grpc net.Addr, certificate string, n
 		fmt.Fprintf(out, "trust:    %s\n", certificate)
 		verify = " --ca-bundle " + certificate
 	}
-	fmt.Fprintf(out, "\nIn another shell (any credentials do):\n")
-	fmt.Fprintf(out, "  export AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev AWS_DEFAULT_REGION=us-east-1\n")
+	hint, keys, region := "any credentials do", "AWS_ACCESS_KEY_ID=dev AWS_SECRET_ACCESS_KEY=dev", "us-east-1"
+	if c.Auth != "none" {
+		hint, keys = "with a key of "+c.Credentials, "AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=..."
+		region = cmp.Or(c.AuthRegion, region)
+	}
+	fmt.Fprintf(out, "\nIn another shell (%s):\n", hint)
+	fmt.Fprintf(out, "  export %s AWS_DEFAULT_REGION=%s\n", keys, region)
 	fmt.Fprintf(out, "  aws kinesis create-stream --stream-name Foo --shard-count 1 --endpoint-url %s%s\n\n", endpoint, verify)
-	if host, _, _ := net.SplitHostPort(api.String()); !net.ParseIP(host).IsLoopback() {
+	if c.Auth == "none" && !isLoopback(api) {
 		fmt.Fprintf(out, "WARNING: %s is not a loopback address and nobody is asked for credentials: whoever reaches this port can read and write everything.\n\n", api)
 	}
 	fmt.Fprintln(out, "Ctrl-C stops it.")

@@ -25,6 +25,7 @@ type gatewayCmd struct {
 
 	TLSCert string `name:"tls-cert" type:"existingfile" placeholder:"FILE" help:"Serve HTTPS (HTTP/1.1 and h2) with this certificate chain, PEM. Read again when it changes."`
 	TLSKey  string `name:"tls-key" type:"existingfile" placeholder:"FILE" help:"The certificate's private key, PEM."`
+	authFlags
 	kmsFlags
 
 	HTTPListen string `name:"http-listen" default:":7083" placeholder:"HOST:PORT" help:"Admin port for health, metrics and profiles (/healthz, /readyz, /metrics, /debug/pprof). Off when empty."`
@@ -43,7 +44,8 @@ and any of them may be stopped or started at any time.
 
 Examples:
   shardstream gateway --brokers 10.0.0.1:7070,10.0.0.2:7070,10.0.0.3:7070
-  shardstream gateway --brokers brokers.example.org:7070 --listen 127.0.0.1:4567`
+  shardstream gateway --brokers brokers.example.org:7070 --listen 127.0.0.1:4567
+  shardstream gateway --brokers brokers.example.org:7070 --auth sigv4 --credentials /etc/shardstream/keys.yaml`
 }
 
 // Run is the command's entry.
@@ -67,6 +69,11 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 	if err != nil {
 		return err
 	}
+	keyFile, err := c.authFlags.open(logger)
+	if err != nil {
+		return err
+	}
+	defer keyFile.watch(credentialsCheck)()
 	listener, err := listen("--listen", c.Listen)
 	if err != nil {
 		return err
@@ -82,10 +89,12 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	g, err := gateway.New(gateway.Config{
+	cfg := gateway.Config{
 		Cluster: pool, Data: pool.Data, RequestTimeout: c.RequestTimeout, TransitionDelay: c.TransitionDelay, AccountLimits: c.AccountLimits == "aws",
 		MaxInFlight: c.MaxInFlight, KeyProvider: keys, Logger: logger, Registerer: metrics,
-	})
+	}
+	c.configure(&cfg, keyFile)
+	g, err := gateway.New(cfg)
 	if errors.Is(err, stream.Invalid) {
 		return usageError{err}
 	} else if err != nil {
@@ -119,10 +128,7 @@ func (c *gatewayCmd) run(ctx context.Context, out io.Writer, logger *slog.Logger
 		scheme = "https"
 	}
 	fmt.Fprintf(out, "endpoint: %s://%s\n", scheme, listener.Addr())
-	if !isLoopback(listener.Addr()) {
-		logger.Warn("ANYONE WHO REACHES THIS PORT CAN READ, WRITE AND DELETE EVERY STREAM: requests are not authenticated. Keep it behind a firewall, or listen on 127.0.0.1",
-			"listen", listener.Addr().String())
-	}
+	c.warnIfOpen(listener.Addr(), logger)
 	ready := make(chan error, 1)
 	waiting, stopWaiting := context.WithCancel(ctx)
 	go func() { ready <- g.Ready(waiting) }() // ends with waiting, and is awaited below

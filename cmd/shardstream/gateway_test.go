@@ -168,6 +168,11 @@ func TestGatewayMistakes(t *testing.T) {
 		{[]string{"--brokers", "a:1", "--tls-cert", empty}, exitUsage, "go together"},
 		{[]string{"--brokers", "a:1", "--tls-cert", empty, "--tls-key", empty}, exitFailure, "--tls-cert"},
 		{[]string{"--brokers", "a:1", "--max-in-flight", "5"}, exitUsage, "cannot hold a body"},
+		{[]string{"--brokers", "a:1", "--auth", "sigv4"}, exitUsage, "--auth sigv4 needs --credentials FILE"},
+		{[]string{"--brokers", "a:1", "--credentials", empty}, exitUsage, "give --auth sigv4 too"},
+		{[]string{"--brokers", "a:1", "--auth-region", "x"}, exitUsage, "give --auth sigv4 too"},
+		{[]string{"--brokers", "a:1", "--auth", "sigv4", "--credentials", empty}, exitUsage, "--credentials " + empty + ": there is no list \"keys\""},
+		{[]string{"--brokers", "a:1", "--auth", "sigv4", "--credentials", "no/such"}, exitUsage, "--credentials no/such: no such file"},
 	} {
 		var out, errs output
 		status := run(t.Context(), append([]string{"gateway", "--listen", "127.0.0.1:0", "--http-listen", ""}, c.args...), strings.NewReader(""), &out, &errs)

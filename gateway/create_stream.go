@@ -35,6 +35,9 @@ func createStream(c *call, in *kinesis.CreateStreamInput) (*empty, *kinesis.Erro
 	if len(in.Tags) > maxTags {
 		return nil, kinesis.TooManyTags(name, account)
 	}
+	if command.WarmMibps > maxWarmMibps {
+		return nil, kinesis.WarmThroughputTooHigh(command.WarmMibps, maxWarmMibps)
+	}
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_CreateStream{CreateStream: command}})
 	if err != nil {
 		return nil, c.fail(err, subject{name: name, account: account})

@@ -27,10 +27,7 @@ import (
 // it is sent: nothing behind the gateways has the key.
 
 func startStreamEncryption(c *call, in *kinesis.StartStreamEncryptionInput) (*empty, *kinesis.Error) {
-	if *in.EncryptionType != kinesis.EncryptionTypeKMS {
-		return nil, kinesis.EncryptionTypeRefused(*in.EncryptionType)
-	}
-	t, failure := c.updatable(in.StreamName, in.StreamARN)
+	t, failure := c.encryptable(in.StreamName, in.StreamARN, *in.EncryptionType)
 	if failure != nil {
 		return nil, failure
 	}
@@ -44,15 +41,23 @@ func startStreamEncryption(c *call, in *kinesis.StartStreamEncryptionInput) (*em
 }
 
 func stopStreamEncryption(c *call, in *kinesis.StopStreamEncryptionInput) (*empty, *kinesis.Error) {
-	if *in.EncryptionType != kinesis.EncryptionTypeKMS {
-		return nil, kinesis.EncryptionTypeRefused(*in.EncryptionType)
+	t, failure := c.encryptable(in.StreamName, in.StreamARN, *in.EncryptionType)
+	if failure != nil {
+		return nil, failure
 	}
-	_, failure := c.updateStream(in.StreamName, in.StreamARN, func(*streamView) *pb.UpdateStream {
-		return &pb.UpdateStream{Change: &pb.UpdateStream_StopEncryption{StopEncryption: &pb.StopEncryption{
-			DailyLimit: c.g.dailyLimits().encryptions,
-		}}}
-	})
-	return nil, failure
+	return nil, c.update(t, &pb.UpdateStream{Change: &pb.UpdateStream_StopEncryption{StopEncryption: &pb.StopEncryption{
+		DailyLimit: c.g.dailyLimits().encryptions,
+	}}})
+}
+
+// encryptable gives the stream that a request names, if it can be changed and the
+// type is one that can be started and stopped.
+func (c *call) encryptable(name, arn *string, encryptionType string) (updateTarget, *kinesis.Error) {
+	t, failure := c.updatable(name, arn)
+	if failure == nil && encryptionType != kinesis.EncryptionTypeKMS {
+		failure = kinesis.EncryptionTypeRefused(encryptionType)
+	}
+	return t, failure
 }
 
 // keyErrors are the classes of what a provider of keys refuses.

@@ -239,7 +239,8 @@ func TestStartEncryptionChecks(t *testing.T) {
 			"2 validation errors detected: Value null at 'encryptionType' failed to satisfy constraint: Member must not be null; Value null at 'keyId' failed to satisfy constraint: Member must not be null")
 		e.refused(op, m{"StreamName": "s", "EncryptionType": "KMS", "KeyId": ""}, "ValidationException",
 			"1 validation error detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1")
-		e.refused(op, m{"StreamName": "none", "EncryptionType": "NONE", "KeyId": "k"}, iae, "EncryptionType NONE is not valid for this operation.")
+		e.refused(op, m{"StreamName": "s", "EncryptionType": "NONE", "KeyId": "k"}, iae, "EncryptionType NONE is not valid for this operation.")
+		e.refused(op, m{"StreamName": "none", "EncryptionType": "NONE", "KeyId": "k"}, rnf, "Stream none under account 123456789012 not found.")
 		e.refused(op, m{"StreamName": "none", "EncryptionType": "KMS", "KeyId": "k"}, rnf, "Stream none under account 123456789012 not found.")
 		e.broker.editStream(id, func(s *pb.Stream) { s.Status = pb.StreamStatus_STREAM_STATUS_UPDATING })
 		e.refused(op, m{"StreamName": "s", "EncryptionType": "KMS", "KeyId": "k"}, riu,
@@ -267,6 +268,7 @@ func TestEncryptionLimit(t *testing.T) {
 	e.create("s", 1)
 	for range 25 {
 		e.encrypt("s", "k")
+		e.clock.advance(time.Second) // the calls are limited too
 	}
 	e.refused("StartStreamEncryption", m{"StreamName": "s", "EncryptionType": "KMS", "KeyId": "k"}, lee,
 		"Stream s under account 123456789012 can start or stop encryption only 25 times in 24 hours.")

@@ -8,6 +8,8 @@ const (
 	awsConsumers         = 20
 	awsConsumersWarm     = 50 // with a commitment
 	awsCreatingConsumers = 5
+	// maxWarmMibps is the most throughput that a stream can be kept ready for.
+	maxWarmMibps = 10 << 10
 	// maxConsumers bounds the consumers of a stream, which its metadata holds.
 	maxConsumers = 1000
 )

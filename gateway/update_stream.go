@@ -151,6 +151,9 @@ func (c *call) updatable(name, arn *string) (t updateTarget, failure *kinesis.Er
 // update proposes a change of the stream.
 func (c *call) update(t updateTarget, update *pb.UpdateStream) *kinesis.Error {
 	v := t.v
+	if warm := max(update.GetSetMode().GetWarmMibps(), update.GetSetWarm().GetMibps()); warm > maxWarmMibps {
+		return kinesis.WarmThroughputTooHigh(warm, maxWarmMibps)
+	}
 	update.StreamId, update.TransitionAfterMs = v.Id, c.transitionEnd()
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_UpdateStream{UpdateStream: update}})
 	if err != nil {

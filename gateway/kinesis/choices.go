@@ -135,6 +135,11 @@ func WarmThroughputRefused(name, account string) *Error {
 	return newError(CodeValidation, "Warm throughput is not available for stream %s under account %s.", name, account)
 }
 
+// WarmThroughputTooHigh answers more warm throughput than a stream can have.
+func WarmThroughputTooHigh(mibps, limit uint32) *Error {
+	return newError(CodeValidation, "Warm throughput of %d MiB/s exceeds the maximum of %d MiB/s.", mibps, limit)
+}
+
 // RecordTooLarge answers a record whose data and partition key together are
 // over the stream's maximum.
 func RecordTooLarge(size, limit int) *Error {

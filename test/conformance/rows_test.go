@@ -23,9 +23,9 @@ type table struct {
 
 func tables() []table {
 	return []table{
-		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows)},
-		{node: slow, rows: stateRows},
-		{node: account, serial: true, rows: accountRows},
+		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows, consumerRows, policyRows, settingsRows)},
+		{node: slow, rows: slices.Concat(stateRows, slowConsumerRows, transitionRows)},
+		{node: account, serial: true, rows: slices.Concat(accountRows, commitmentRows)},
 		{node: clocked, serial: true, rows: clockRows},
 	}
 }

@@ -45,13 +45,34 @@ func newOnDemandWorld(t *testing.T) *onDemandWorld {
 	w.nowMs = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC).UnixMilli()
 	w.began = w.nowMs
 	w.create("idle", 2)
+	w.id = w.onDemand("clicks")
+	return w
+}
+
+func (w *planWorld) onDemand(name string) uint64 {
+	w.t.Helper()
 	c := &pb.Command{Op: &pb.Command_CreateStream{CreateStream: &pb.CreateStream{
-		Name: "clicks", ShardCount: ondemand.MinShards, Mode: pb.StreamMode_STREAM_MODE_ON_DEMAND,
+		Name: name, ShardCount: ondemand.MinShards, Mode: pb.StreamMode_STREAM_MODE_ON_DEMAND,
 	}}}
 	stampCommand(w.state, w.nowMs, c)
-	w.id = w.apply(c).StreamId
+	id := w.apply(c).StreamId
 	w.settle()
-	return w
+	return id
+}
+
+// tell has each node say that it has got so many bytes in a minute with each of
+// its on-demand shards.
+func (w *onDemandWorld) tell(bytes uint64) {
+	w.nowMs += time.Minute.Milliseconds()
+	for _, node := range []string{"a", "b", "c"} {
+		report := &pb.LoadReport{NodeId: node, OverMs: time.Minute.Milliseconds()}
+		for _, st := range w.state.Streams() {
+			for _, shard := range w.state.Shards(st.Id) {
+				report.Loads = append(report.Loads, &pb.ShardLoad{StreamId: st.Id, Shard: shard.Number, Bytes: bytes, Records: 1})
+			}
+		}
+		w.scaler.hear(w.state, report, w.nowMs)
+	}
 }
 
 func (w *onDemandWorld) open() []ondemand.Shard { return openShards(w.state.Shards(w.id)) }
@@ -181,6 +202,26 @@ func TestOnDemandWithinTheQuota(t *testing.T) {
 	}
 	if n := len(w.open()); n != ondemand.MinShards+3 {
 		t.Errorf("%d shards with room for three more", n)
+	}
+	w = newOnDemandWorld(t)
+	w.onDemand("views")
+	w.state.Cluster().Limits.Shards = uint32(w.state.OpenShards() + 5)
+	w.tell(1e9)
+	reshards, _ := w.scaler.look(w.state, w.nowMs)
+	if len(reshards) != 2 || len(reshards[0].Splits)+len(reshards[1].Splits) != 5 {
+		t.Errorf("of two streams with room for five more: %v", reshards)
+	}
+}
+
+// What streams need is noted for all of them at once, and not again at once.
+func TestNeedsAreNotedTogether(t *testing.T) {
+	w := newOnDemandWorld(t)
+	w.onDemand("views")
+	for minute, want := range []int{2, 0, 0, 0, 0, 2, 0} {
+		w.tell(uint64(minute+1) * 60e6)
+		if _, notes := w.scaler.look(w.state, w.nowMs); len(notes.GetNotes()) != want {
+			t.Errorf("minute %d: %v", minute, notes)
+		}
 	}
 }
 

@@ -24,6 +24,14 @@ func TestBoto3Throttled(t *testing.T) {
 // TestJSSDK runs test/clients/js/check.mjs. The SDK speaks HTTP/2 without TLS
 // and without asking first (h2c by prior knowledge).
 func TestJSSDK(t *testing.T) {
+	node := nodeTool(t)
+	n := start(t, "--ephemeral", "--transition-delay", "100ms")
+	runClient(t, n, node, repository("test", "clients", "js", "check.mjs"))
+}
+
+// nodeTool gives the path of node, with the SDK in reach.
+func nodeTool(t *testing.T) string {
+	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
 		t.Skip("SKIPPED: there is no node")
@@ -31,17 +39,17 @@ func TestJSSDK(t *testing.T) {
 	if found, _ := filepath.Glob(repository("test", "clients", "js", "node_modules", "@aws-sdk", "client-kinesis", "package.json")); len(found) == 0 {
 		missing(t, "the AWS SDK for JavaScript")
 	}
-	n := start(t, "--ephemeral", "--transition-delay", "100ms")
-	runClient(t, n, node, repository("test", "clients", "js", "check.mjs"))
+	return node
 }
 
 // runClient runs a client's script, which ends with status 0 if it is content.
-func runClient(t *testing.T, n *node, interpreter, script string) {
+// env changes its environment.
+func runClient(t *testing.T, n *node, interpreter, script string, env ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, interpreter, script)
-	cmd.Env = clientEnv("ENDPOINT=" + n.endpoint)
+	cmd.Env = clientEnv(append(env, "ENDPOINT="+n.endpoint)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", filepath.Base(script), err, out)

@@ -89,7 +89,7 @@ func (c *call) takeKey(p *put, m *metadata, v *streamView, account string) *kine
 	if v.DataKey == 0 {
 		return nil
 	}
-	key, err := c.g.openKey(c.ctx(), m, v, v.dataKey(v.DataKey))
+	key, err := c.g.openKey(c.ctx, m, v, v.dataKey(v.DataKey))
 	if err != nil {
 		return c.fail(err, subject{name: v.Name, account: account})
 	}
@@ -118,7 +118,7 @@ func (v *streamView) dataKey(id uint32) *pb.DataKey {
 
 // openKey gives the AEAD of a data key of the stream. Errors are those of
 // kms.Keys.Get; Corrupt if there is no such key.
-func (g *Gateway) openKey(ctx context.Context, m *metadata, v *streamView, k *pb.DataKey) (cipher.AEAD, error) {
+func (g *Gateway) openKey(ctx func() context.Context, m *metadata, v *streamView, k *pb.DataKey) (cipher.AEAD, error) {
 	if k == nil {
 		return nil, stream.Errorf(stream.Corrupt, "gateway.openKey", "the metadata of stream %s does not have the data key", v.Name)
 	}
@@ -142,7 +142,7 @@ func (g *Gateway) decrypt(ctx context.Context, m *metadata, v *streamView, b str
 			k = now.dataKey(b.DataKey())
 		}
 	}
-	key, err := g.openKey(ctx, m, v, k)
+	key, err := g.openKey(func() context.Context { return ctx }, m, v, k)
 	if err != nil {
 		return nil, err
 	}

@@ -112,8 +112,9 @@ func (k *Keys) Generate(ctx context.Context, keyID string, c Context) ([]byte, e
 }
 
 // Get gives the AEAD of a data key. Errors are of type *Error, or of Kind Corrupt,
-// Unavailable after Close, and Timeout when ctx ends first.
-func (k *Keys) Get(ctx context.Context, d DataKey) (cipher.AEAD, error) {
+// Unavailable after Close, and Timeout when the context ends first. It is called
+// for if there is something to wait for, which is rare.
+func (k *Keys) Get(ctx func() context.Context, d DataKey) (cipher.AEAD, error) {
 	version, now := k.provider.Version(), k.now()
 	k.mu.Lock()
 	if k.closed {
@@ -141,11 +142,12 @@ func (k *Keys) Get(ctx context.Context, d DataKey) (cipher.AEAD, error) {
 	}
 	call := e.call
 	k.mu.Unlock()
+	waiting := ctx()
 	select {
 	case <-call.done:
 		return call.aead, call.err
-	case <-ctx.Done():
-		return nil, stream.Errorf(stream.Timeout, "kms.Get", "waiting for a data key: %w", context.Cause(ctx))
+	case <-waiting.Done():
+		return nil, stream.Errorf(stream.Timeout, "kms.Get", "waiting for a data key: %w", context.Cause(waiting))
 	}
 }
 

@@ -60,7 +60,7 @@ var testKey = DataKey{Stream: 1, ID: 1, KeyID: "k", Wrapped: []byte("wrapped")}
 // get gives the reason of the refusal, 0 if there was none.
 func get(t *testing.T, k *Keys, d DataKey) Reason {
 	t.Helper()
-	aead, err := k.Get(t.Context(), d)
+	aead, err := k.Get(t.Context, d)
 	var refused *Error
 	switch {
 	case err == nil && aead != nil:
@@ -137,7 +137,7 @@ func TestWhatIsRefusedEnds(t *testing.T) {
 		for _, fail := range []error{refusal(InvalidState, "gone"), nil, stream.Errorf(stream.Corrupt, "", "x"), nil} {
 			p.set(fail)
 			p.version.Add(1)
-			if _, err := k.Get(t.Context(), testKey); (err == nil) != (fail == nil) {
+			if _, err := k.Get(t.Context, testKey); (err == nil) != (fail == nil) {
 				t.Fatalf("got %v, not %v", err, fail)
 			}
 		}
@@ -189,7 +189,7 @@ func TestOneCallForAllWhoWait(t *testing.T) {
 		// Who can't wait any longer does not end the call of the others.
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := k.Get(ctx, testKey); !errors.Is(err, stream.Timeout) {
+		if _, err := k.Get(func() context.Context { return ctx }, testKey); !errors.Is(err, stream.Timeout) {
 			t.Errorf("given up: %v", err)
 		}
 		close(p.hold)
@@ -217,7 +217,7 @@ func TestCallsEnd(t *testing.T) {
 		if r := <-done; r != Unreachable {
 			t.Errorf("%v", r)
 		}
-		if _, err := k.Get(t.Context(), testKey); !errors.Is(err, stream.Unavailable) {
+		if _, err := k.Get(t.Context, testKey); !errors.Is(err, stream.Unavailable) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -242,7 +242,7 @@ func BenchmarkGet(b *testing.B) {
 	defer k.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := k.Get(b.Context(), testKey); err != nil {
+		if _, err := k.Get(b.Context, testKey); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -68,6 +68,18 @@ func addKey(f *kms.KeyringFile, aliases []string) (*kms.KeyringKey, error) {
 	return k, nil
 }
 
+// ensureKeyring makes a keyring unless there is one.
+func ensureKeyring(path string) error {
+	f := &kms.KeyringFile{}
+	if _, err := addKey(f, nil); err != nil {
+		return err
+	}
+	if err := f.Write(path, true); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 // keyringAddCmd is `shardstream keyring add`.
 type keyringAddCmd struct {
 	File  string   `arg:"" help:"The keyring."`

@@ -39,6 +39,12 @@ func TestUsageErrorsAreOneLineAndStatus2(t *testing.T) {
 		{[]string{"broker", "--join", "here"}, `--join here: want HOST:PORT`},
 		{[]string{"broker", "--bootstrap-expect=-1"}, `--bootstrap-expect -1`},
 		{[]string{"broker", "--data-dir", "no/such"}, `a new node needs --join`},
+		{[]string{"gateway", "--brokers", "127.0.0.1:1", "--kms-keyring", "no/such"}, `--kms-keyring: keyring: stat no/such`},
+		{[]string{"gateway", "--brokers", "127.0.0.1:1", "--kms-endpoint", "here"}, `--kms-endpoint here: want aws, http://`},
+		{[]string{"gateway", "--brokers", "127.0.0.1:1", "--kms-endpoint", "aws", "--kms-keyring", "k"}, `can't be used together`},
+		{[]string{"dev", "--kms-region", "eu-west-1"}, `--kms-region goes with --kms-endpoint`},
+		{[]string{"keyring", "state", "k", "alias/x", "off"}, `<state> must be one of`},
+		{[]string{"keyring", "init", "k", "--alias", "aws/kinesis"}, `an alias is 1 to 250`},
 		{[]string{"playground", "--nodes", "0"}, `--nodes 0: want 1 to`},
 		{[]string{"playground", "--base-port", "65530"}, `--base-port 65530`},
 	} {
@@ -64,6 +70,7 @@ func TestHelpTeachesAndEndsWithStatus0(t *testing.T) {
 		{"stream", "list", "--help"},
 		{"stream", "describe", "--help"},
 		{"broker", "--help"},
+		{"keyring", "--help"},
 		{"gateway", "--help"},
 		{"playground", "--help"},
 	} {

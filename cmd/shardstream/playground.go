@@ -81,6 +81,9 @@ func (c *playgroundCmd) run(ctx context.Context, out io.Writer, logger *slog.Log
 		return err
 	}
 	defer release()
+	if err := ensureKeyring(c.keyring()); err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
 	s := newSpawner()
 	defer s.close()
 	nodes := make([]*child, c.Nodes)
@@ -200,9 +203,14 @@ func (c *playgroundCmd) gateway(program string) *child {
 	return &child{
 		name: "gateway", dir: filepath.Join(c.Dir, "gateway"), program: program,
 		ready: "http://" + reachable(c.GatewayListen) + "/_shardstream/readyz",
-		args:  []string{"gateway", "--listen", c.GatewayListen, "--brokers", c.brokers(), "--http-listen", "", "--shutdown-timeout", "5s"},
+		args: []string{
+			"gateway", "--listen", c.GatewayListen, "--brokers", c.brokers(), "--kms-keyring", c.keyring(),
+			"--http-listen", "", "--shutdown-timeout", "5s",
+		},
 	}
 }
+
+func (c *playgroundCmd) keyring() string { return filepath.Join(c.Dir, "keyring.yaml") }
 
 // reachable gives an address to call for one to listen on.
 func reachable(listen string) string {

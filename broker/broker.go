@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -90,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (b *Broker, err error) {
 			return nil, err
 		}
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
+	if err := makeDirDurably(cfg.DataDir); err != nil {
 		return nil, fmt.Errorf("can't make the data directory: %w", err)
 	}
 	ctx, abort := context.WithCancelCause(ctx)

@@ -100,6 +100,34 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// makeDirDurably makes a directory with those above it, as os.MkdirAll does, and
+// their names durable: else a power loss takes what was synced in them along.
+// For one that exists this is done again, since whoever made it may have been
+// killed before; if it can't be done, what is above is no directory of ours.
+func makeDirDurably(dir string) error {
+	parent := filepath.Dir(dir)
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := makeDirDurably(parent); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return errors.Join(err, &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR})
+		}
+		if err := syncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
+			return err
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(parent)
+}
+
 // writeFileDurably puts a file in place as a whole: temporary name, sync,
 // rename, sync of the directory.
 func writeFileDurably(path string, content []byte) error {

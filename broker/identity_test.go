@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"shardstream/stream"
@@ -102,5 +103,25 @@ func TestEveryKindHasAStatus(t *testing.T) {
 	}
 	if err := toStatus(errors.New("x")); err == nil {
 		t.Error("an error became none")
+	}
+}
+
+// TestMakeDirDurably makes what is missing, takes what is there, and refuses a
+// file. That the names last is seen in test/chaos/powerfs.
+func TestMakeDirDurably(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	for range 2 {
+		if err := makeDirDurably(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{file, filepath.Join(file, "below")} {
+		if err := makeDirDurably(name); !errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -157,6 +157,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := syncDir(filepath.Dir(cfg.Dir)); err != nil {
+		return nil, err
+	}
 	snaps, err := openSnapStore(filepath.Join(cfg.Dir, "snapshots"), f.tell)
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func startOn(t testing.TB, mountPoint, backing string) *Process {
 		case <-p.exited:
 			must(t, p.Kill()) // for its mount
 		default:
-			must(t, p.Stop())
+			must(t, p.Close())
 		}
 	})
 	return p

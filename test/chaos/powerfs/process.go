@@ -122,9 +122,13 @@ func Start(program, mountPoint, backing string) (*Process, error) {
 	return nil, errors.Join(err, p.Kill())
 }
 
-// Stop ends the process in order: everything becomes durable. No file of the
+// Path gives a place for a data directory in the mount. The directory is not
+// made: that it is there after a power loss is for its owner to see to.
+func (p *Process) Path() string { return filepath.Join(p.Dir, "data") }
+
+// Close ends the process in order: everything becomes durable. No file of the
 // mount may be open.
-func (p *Process) Stop() error {
+func (p *Process) Close() error {
 	err := errors.Join(p.Client.Close(), p.cmd.Process.Signal(syscall.SIGTERM))
 	late := time.NewTimer(orderTimeout)
 	defer late.Stop()

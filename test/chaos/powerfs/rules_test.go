@@ -127,7 +127,7 @@ func TestRules(t *testing.T) {
 func TestOrderlyStop(t *testing.T) {
 	p := mounted(t)
 	script(t, p.Dir, "mkdir d\nwrite d/a 1\nmv d/a b\nwrite d/c 2\nrm d/c")
-	must(t, p.Stop())
+	must(t, p.Close())
 	if left := tree(t, p.Backing); left != "b=1 d/" {
 		t.Errorf("an orderly stop leaves %q", left)
 	}

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,20 +8,18 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"shardstream/test/mutants"
 )
 
 // mutant takes one protection out of the real code. Each must make the
 // simulation fail: a rule whose loss no test notices is a rule that the next
 // change may lose.
 type mutant struct {
-	name  string
-	rule  string // what is left out, with the invariant that it keeps
-	edits []edit
-	runs  int // schedules that surely are enough; 0 is the default
+	name, rule string
+	edits      []mutants.Edit
+	runs       int // schedules that surely are enough; 0 is the default
 }
-
-// edit replaces a text that stands exactly once in a file of the repository.
-type edit struct{ file, old, new string }
 
 const (
 	followerFile = "broker/replica/follower.go"
@@ -32,66 +29,66 @@ const (
 	rulesFile    = "broker/replica/rules.go"
 )
 
-var mutants = []mutant{
-	{"ack-before-fsync", "a follower acknowledges what fdatasync has returned for (I2)", []edit{
+var all = []mutant{
+	{"ack-before-fsync", "a follower acknowledges what fdatasync has returned for (I2)", []mutants.Edit{
 		{followerFile, "if durable := r.log.DurableEnd(); r.up.owed", "if durable := r.log.End(); r.up.owed"},
 	}, 0},
-	{"leader-counts-unsynced", "a leader counts its own durable end only (I2)", []edit{
+	{"leader-counts-unsynced", "a leader counts its own durable end only (I2)", []mutants.Edit{
 		{leaderFile, "return r.log.DurableEnd(), true // never the unsynced tail (I2)", "return r.log.End(), true"},
 	}, 0},
-	{"shrink-before-commit", "a member counts until its eviction is known to be committed (I3)", []edit{
+	{"shrink-before-commit", "a member counts until its eviction is known to be committed (I3)", []mutants.Edit{
 		{leaderFile, "l.maximal = union(l.inSync, set)", "l.maximal = union(l.inSync, set)\n\tif added == 0 {\n\t\tl.maximal = set\n\t}"},
 	}, 0},
-	{"expand-without-maximal", "a new member counts from its proposal on (I3)", []edit{
+	{"expand-without-maximal", "a new member counts from its proposal on (I3)", []mutants.Edit{
 		{leaderFile, "l.maximal = union(l.inSync, set)", "l.maximal = union(l.inSync, set)\n\tif added != 0 {\n\t\tl.maximal = l.inSync\n\t}"},
 	}, 0},
-	{"same-epoch-restart", "a process never leads an epoch that was adopted before (I4)", []edit{
+	{"same-epoch-restart", "a process never leads an epoch that was adopted before (I4)", []mutants.Edit{
 		{replicaFile, "case v.Leader == r.key.Replica && v.Epoch > r.epoch:", "case v.Leader == r.key.Replica && v.Epoch >= r.epoch && r.role != leading && r.role != preparing:"},
 		{"raftfsm/apply_broker.go", "\t\td.vacate(d.at(at), b.GetNodeId())\n", "\t\tif gone {\n\t\t\td.vacate(d.at(at), b.GetNodeId())\n\t\t}\n"},
 	}, 0},
-	{"truncate-to-hw", "a follower is cut where the epoch tables part, not at its high watermark (I5)", []edit{
+	{"truncate-to-hw", "a follower is cut where the epoch tables part, not at its high watermark (I5)", []mutants.Edit{
 		{cursorFile, "if !ok {\n\t\tr.env.Alarm(r, c.replica, \"an in-sync", "to, restart, ok = stream.Offset(m.HighWatermark), false, true\n\tif !ok {\n\t\tr.env.Alarm(r, c.replica, \"an in-sync"},
 	}, 0},
-	{"truncate-by-offset-only", "logs are compared by epoch and offset, not by offset alone (I5)", []edit{
+	{"truncate-by-offset-only", "logs are compared by epoch and offset, not by offset alone (I5)", []mutants.Edit{
 		{rulesFile, "if to, common := agreement(leader, follower); common &&", "if to, common := min(leader.end, follower.end), true; common &&"},
 	}, 0},
-	{"floor-1", "the in-sync set never shrinks below its floor (I1)", []edit{
+	{"floor-1", "the in-sync set never shrinks below its floor (I1)", []mutants.Edit{
 		{leaderFile, "nextInSync(l.inSync, r.view.MinInSync, others)", "nextInSync(l.inSync, 1, others)"},
 		{leaderFile, "if len(l.inSync) < r.view.MinInSync {", "if len(l.inSync) < 1 {"},
 		{"raftfsm/apply_stream.go", "uint32(min(2, len(nodes)))", "uint32(min(1, len(nodes)))"},
 		{"raftfsm/elect.go", "uint32(min(2, len(all)))", "uint32(min(1, len(all)))"},
 		{"raftfsm/insync.go", "sh.GetMinInSync() < 2 &&", "false &&"},
 	}, 0},
-	{"in-sync-names-nodes", "an emptied disk is another replica (I8)", []edit{
+	{"in-sync-names-nodes", "an emptied disk is another replica (I8)", []mutants.Edit{
 		{"raftfsm/apply_broker.go", "gone := old != nil && !sameDisk(old, c)", "gone := old != nil && !sameDisk(old, c) && false"},
 		{"test/sim/node.go", "if rep.State != pb.ReplicaState_REPLICA_STATE_NEW {\n\t\t\t\t\tcontinue", "if false {\n\t\t\t\t\tcontinue"},
 	}, 0},
-	{"expand-without-catch-up", "a new member holds all that is committed (I9)", []edit{
+	{"expand-without-catch-up", "a new member holds all that is committed (I9)", []mutants.Edit{
 		{leaderFile, "c.match >= r.hw && c.match >= l.epochStart && now >= c.banUntil", "now >= c.banUntil"},
 	}, 0},
-	{"expand-without-epoch-start", "a new member holds all that its leader was elected with (I9)", []edit{
+	{"expand-without-epoch-start", "a new member holds all that its leader was elected with (I9)", []mutants.Edit{
 		{leaderFile, "c.match >= r.hw && c.match >= l.epochStart && now", "c.match >= r.hw && now"},
 	}, 0},
-	{"cut-without-session", "a cut belongs to one handshake (I7)", []edit{
+	{"cut-without-session", "a cut belongs to one handshake (I7)", []mutants.Edit{
 		{followerFile, "if !r.attached(from, stream.Epoch(m.Epoch), m.Session) || r.up.reconciled || r.up.cutting {", "if !r.attached(from, stream.Epoch(m.Epoch), r.up.session) || r.up.cutting {"},
 	}, 0},
-	{"session-is-length", "a handshake is named by a number of its own, not by the log's length (I7)", []edit{
+	{"session-is-length", "a handshake is named by a number of its own, not by the log's length (I7)", []mutants.Edit{
 		{followerFile, "\tr.up.session++\n", "\tr.up.session = uint64(r.log.End()) + 1\n"},
 		{cursorFile, "m.Incarnation == c.incarnation && m.Session <= c.session", "false"},
 	}, 0},
-	{"epoch-not-persisted", "an epoch is durable before the first message in it (I6)", []edit{
+	{"epoch-not-persisted", "an epoch is durable before the first message in it (I6)", []mutants.Edit{
 		{replicaFile, "epoch: log.Epoch()}", "epoch: log.EpochOf(log.End())}"},
 		{"test/sim/disk.go", "if epoch < l.mem.epoch {", "if false {"},
 		// A registration's new epoch would hide it.
 		{"raftfsm/apply_broker.go", "\t\td.vacate(d.at(at), b.GetNodeId())\n", "\t\tif gone {\n\t\t\td.vacate(d.at(at), b.GetNodeId())\n\t\t}\n"},
 	}, 0},
-	{"seal-at-the-high-watermark", "a shard is closed when all in-sync members have cut off what is not committed (I21)", []edit{
+	{"seal-at-the-high-watermark", "a shard is closed when all in-sync members have cut off what is not committed (I21)", []mutants.Edit{
 		{leaderFile, "known && hw == end && r.hw == end", "(known || hw == 0) && r.hw == end"},
 	}, 0},
-	{"append-while-sealing", "the leader of a sealing shard takes no more (I21)", []edit{
+	{"append-while-sealing", "the leader of a sealing shard takes no more (I21)", []mutants.Edit{
 		{leaderFile, "if !r.view.Open {", "if !r.view.Open && !r.view.Sealing {"},
 	}, 0},
-	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []edit{
+	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []mutants.Edit{
 		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n\t\treturn true\n"},
 	}, 0},
 }
@@ -102,9 +99,9 @@ func TestMutants(t *testing.T) {
 	if os.Getenv("SHARDSTREAM_MUTANT") != "" {
 		t.Skip("this is a mutant")
 	}
-	tried := mutants
+	tried := all
 	if os.Getenv("SHARDSTREAM_LONG") == "" {
-		tried = []mutant{mutants[2], mutants[6]}
+		tried = []mutant{all[2], all[6]}
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -127,39 +124,8 @@ func TestMutants(t *testing.T) {
 
 func (m mutant) try(t *testing.T, root string) (out string, failed bool) {
 	t.Helper()
-	dir := t.TempDir()
-	overlay := struct{ Replace map[string]string }{make(map[string]string)}
-	texts := make(map[string]string)
-	for _, e := range m.edits {
-		path := filepath.Join(root, e.file)
-		text, ok := texts[path]
-		if !ok {
-			raw, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text = string(raw)
-		}
-		if n := strings.Count(text, e.old); n != 1 {
-			t.Fatalf("%q stands %d times in %s: the mutant must follow the code", e.old, n, e.file)
-		}
-		texts[path] = strings.Replace(text, e.old, e.new, 1)
-	}
-	i := 0
-	for path, text := range texts {
-		i++
-		changed := filepath.Join(dir, fmt.Sprintf("%d.go", i))
-		if err := os.WriteFile(changed, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		overlay.Replace[path] = changed
-	}
-	raw, err := json.Marshal(overlay)
+	file, err := mutants.Mutant{Name: m.name, Rule: m.rule, Edits: m.edits}.Overlay(root, t.TempDir())
 	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, raw, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	runs := m.runs
@@ -168,7 +134,7 @@ func (m mutant) try(t *testing.T, root string) (out string, failed bool) {
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", file, "-vet=off", "-run", "^TestSchedules$", "-timeout", "9m", ".", "-args", "-runs", fmt.Sprint(runs))
 	cmd.Env = append(os.Environ(), "SHARDSTREAM_MUTANT="+m.name)
-	raw, err = cmd.CombinedOutput()
+	raw, err := cmd.CombinedOutput()
 	if strings.Contains(string(raw), "[build failed]") {
 		t.Fatalf("the mutant doesn't build:\n%s", raw)
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"shardstream/test/chaos/lab"
 )
 
 // lifeNemeses are what operators do: nothing of it is a fault, all of it must be
@@ -71,6 +73,41 @@ func lifeNemeses() []Nemesis {
 			defer cancel()
 			return w.Healthy(ctx)
 		}},
+		{Name: "alone-then-wiped", What: "two of three brokers are killed, then the disk of the third is emptied, and all start again", Strike: func(ctx context.Context, w *World) error {
+			all := w.some(len(w.Brokers))
+			few := w.minority() + 1
+			for _, b := range all[few-1:] {
+				w.Events.Add("kill -9", b.Name)
+				b.Kill()
+			}
+			pause(ctx, w.span(2*time.Second, 4*time.Second)) // the rest may do what it can alone
+			if err := w.emptied(ctx, all[:1]); err != nil {
+				return err
+			}
+			return w.wellAgain(ctx, all)
+		}},
+		{Name: "wipe-at-floor", What: "of the two copies that are left, one is emptied, and comes back without the other", Strike: func(ctx context.Context, w *World) error {
+			all := w.some(len(w.Brokers))
+			third, wiped, other := all[2:], all[:1], all[1:2]
+			w.Events.Add("kill -9", third[0].Name)
+			third[0].Kill()
+			if err := w.anotherHasAll(ctx, third[0].Name); err != nil {
+				return err
+			}
+			w.Events.Add("kill -9", other[0].Name)
+			other[0].Kill()
+			if err := w.emptied(ctx, wiped); err != nil {
+				return err
+			}
+			for _, b := range append(wiped[:1:1], third...) {
+				w.Events.Add("start", b.Name)
+				if err := b.Start(); err != nil {
+					return err
+				}
+			}
+			pause(ctx, w.span(2*time.Second, 5*time.Second))
+			return w.wellAgain(ctx, all)
+		}},
 		{Name: "old-copy", What: "a broker's disk is put back from a copy made some seconds before", Strike: func(ctx context.Context, w *World) error {
 			b := w.anyBroker()
 			copied := filepath.Join(filepath.Dir(b.Log), "copy-"+b.Name)
@@ -110,6 +147,35 @@ func lifeNemeses() []Nemesis {
 			return w.exchange(ctx)
 		}},
 	}
+}
+
+// emptied kills brokers and empties their disks.
+func (w *World) emptied(_ context.Context, victims []*lab.Broker) error {
+	for _, b := range victims {
+		w.Events.Add("kill -9", b.Name)
+		b.Kill()
+		w.Events.Add("disk emptied", b.Name)
+		if err := os.RemoveAll(b.Disk.Path()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wellAgain starts what does not run, and waits until all is well.
+func (w *World) wellAgain(ctx context.Context, all []*lab.Broker) error {
+	for _, b := range all {
+		if b.Running() {
+			continue
+		}
+		w.Events.Add("start", b.Name)
+		if err := b.Start(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	return w.Healthy(ctx)
 }
 
 func indexOf(w *World, name string) int {

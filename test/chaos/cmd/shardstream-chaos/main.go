@@ -34,6 +34,7 @@ type options struct {
 	brokers, writers int
 	shards           int
 	once, verbose    bool
+	saboteurs        string
 }
 
 func command(args []string) int {
@@ -50,6 +51,7 @@ func command(args []string) int {
 	f.IntVar(&o.shards, "shards", 4, "shards of the stream at its beginning")
 	f.IntVar(&o.writers, "writers", 4, "writers")
 	f.BoolVar(&o.once, "once", false, "each nemesis once, however long that takes")
+	f.StringVar(&o.saboteurs, "saboteurs", "", "build versions without one protection each, and see them caught: \"all\", or some, separated by commas")
 	f.BoolVar(&o.verbose, "v", false, "print each event")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -89,7 +91,7 @@ func (o options) run(ctx context.Context) (failed bool, err error) {
 	cfg := run.Config{
 		Dir: o.dir, Brokers: o.brokers, Shards: int32(o.shards), Writers: o.writers, Length: time.Duration(o.length * float64(time.Second)),
 	}
-	if cfg.Program = o.program; cfg.Program == "" {
+	if cfg.Program = o.program; cfg.Program == "" && o.saboteurs == "" {
 		if cfg.Program, err = build(ctx, o.dir, "shardstream/cmd/shardstream"); err != nil {
 			return false, err
 		}
@@ -99,6 +101,9 @@ func (o options) run(ctx context.Context) (failed bool, err error) {
 	}
 	if o.verbose {
 		cfg.Tell = func(s string) { fmt.Println("  ", s) }
+	}
+	if o.saboteurs != "" {
+		return o.sabotage(ctx, cfg)
 	}
 	fmt.Printf("seed %d, %d nemeses\n", o.seed, len(chosen))
 	end := time.Now().Add(time.Duration(o.hours * float64(time.Hour)))
@@ -141,15 +146,11 @@ func (o options) choose() ([]run.Nemesis, error) {
 	}
 	var chosen []run.Nemesis
 	for name := range strings.SplitSeq(o.nemeses, ",") {
-		found := false
-		for _, n := range all {
-			if n.Name == name {
-				chosen, found = append(chosen, n), true
-			}
-		}
-		if !found {
+		n, ok := nemesis(name)
+		if !ok {
 			return nil, fmt.Errorf("no nemesis is called %q; --nemesis list lists them", name)
 		}
+		chosen = append(chosen, n)
 	}
 	return chosen, nil
 }
@@ -185,9 +186,9 @@ func (o options) write(results []*run.Result) error {
 	return errors.Join(report.HTML(f, fmt.Sprintf("Shardstream under faults, seed %d", o.seed), results), f.Close())
 }
 
-func build(ctx context.Context, dir, pkg string) (string, error) {
+func build(ctx context.Context, dir, pkg string, flags ...string) (string, error) {
 	to := filepath.Join(dir, filepath.Base(pkg))
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", to, pkg).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", to, pkg)...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}

@@ -1,6 +1,7 @@
 package realclients
 
 import (
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,4 +23,48 @@ func jarVersion(t *testing.T, module, library string) string {
 		t.Fatalf("%s: not one jar of %s: %v", module, library, found)
 	}
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), library+"-"), ".jar")
+}
+
+// trustStore makes a store of Java's own kind of a certificate, and gives the
+// options that have a JVM trust it.
+func trustStore(t *testing.T, certificate string) []string {
+	t.Helper()
+	store := filepath.Join(t.TempDir(), "trust.p12")
+	out, err := exec.CommandContext(t.Context(), "keytool", "-importcert", "-noprompt", "-alias", "shardstream",
+		"-file", certificate, "-keystore", store, "-storepass", "changeit").CombinedOutput()
+	if err != nil {
+		t.Fatalf("keytool: %v\n%s", err, out)
+	}
+	return []string{"-Djavax.net.ssl.trustStore=" + store, "-Djavax.net.ssl.trustStorePassword=changeit"}
+}
+
+// TestJavaSDK calls every operation with the SDK's blocking and asynchronous
+// clients, in both body formats, plain and with TLS, and subscribes to shards.
+func TestJavaSDK(t *testing.T) {
+	const operations = "all 38 operations that answer once: streams, records, resharding, settings, encryption, tags, policies, consumers, errors"
+	for _, c := range []struct{ client, wire, exercised, class, argument string }{
+		{"sync", "CBOR and JSON, HTTP/1.1, plain and TLS", operations, "Operations", "sync"},
+		{"async", "CBOR and JSON, HTTP/2, plain (h2c) and TLS", operations, "Operations", "async"},
+	} {
+		t.Run(c.client, func(t *testing.T) {
+			r := trial(t, "Java SDK v2, "+c.client, c.wire, c.exercised)
+			r.needs(t, "sdk2")
+			r.version = jarVersion(t, "sdk2", "kinesis")
+			for _, s := range []*server{startServer(t), startServer(t, "--tls")} {
+				var options []string
+				if s.trust != "" {
+					options = trustStore(t, s.trust)
+				}
+				for format, option := range map[string]string{"cbor": "-Daws.cborEnabled=true", "json": "-Daws.cborEnabled=false"} {
+					said := ""
+					p := launch(t, c.client+"-"+format, clientEnv("ENDPOINT="+s.endpoint), func(line string) { said += line },
+						append(java("sdk2", c.class, append(options, option)...), c.argument)...)
+					p.await(t)
+					if want := "38 operations, [application/x-amz-" + format + "-1.1]"; said != want {
+						t.Errorf("%s, %s: %q, want %q", s.endpoint, format, said, want)
+					}
+				}
+			}
+		})
+	}
 }

@@ -30,8 +30,10 @@ type Config struct {
 	Brokers  int
 	Gateways int
 	Seed     uint64
-	// Args are added to each broker's command line, Env to its environment.
-	Args, Env []string
+	// Args are added to each broker's command line, Env of its name to its
+	// environment.
+	Args []string
+	Env  func(node string) []string
 	// Disks makes the disk of a node; nil is a directory of its own.
 	Disks func(node, backing string) (Disk, error)
 }
@@ -121,7 +123,9 @@ func (l *Lab) addBroker(name string) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{Process: l.process(name, host, "http://"+host.Address+":"+httpPort+"/readyz"), Disk: directory(backing)}
-	b.env = l.cfg.Env
+	if l.cfg.Env != nil {
+		b.env = l.cfg.Env(name)
+	}
 	if l.cfg.Disks != nil {
 		if b.Disk, err = l.cfg.Disks(name, backing); err != nil {
 			return nil, err

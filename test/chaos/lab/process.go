@@ -70,6 +70,13 @@ func (p *Process) Start() error {
 	return nil
 }
 
+// Use has the next life run another binary.
+func (p *Process) Use(program string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.program = program
+}
+
 // Kill ends the process with SIGKILL, and returns when it is gone. It does
 // nothing to one that does not run.
 func (p *Process) Kill() { p.end(syscall.SIGKILL) }

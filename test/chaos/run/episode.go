@@ -24,14 +24,15 @@ import (
 type Config struct {
 	Dir     string // for logs and data, one directory an episode; removed if all went well
 	Program string // the binary under test
+	Clocks  string // the same, with a clock that can be set; "" if there is none
+	Before  string // the binary before it, to upgrade from; "" if there is none
 	PowerFS string // the program of the breakable disks; "" for plain directories
 	Brokers int
 	Shards  int32
 	Writers int
 	Length  time.Duration // how long a nemesis goes on striking
 	Args    []string      // more flags for the brokers
-	Env     []string
-	Tell    func(string) // progress, one line each
+	Tell    func(string)  // progress, one line each
 }
 
 // Result is an episode's outcome.
@@ -61,6 +62,19 @@ type Second struct {
 	Median, Longest       time.Duration // of requests that ended in it
 }
 
+// Playable tells whether the configuration has what a nemesis needs.
+func (c Config) Playable(n Nemesis) bool {
+	switch n.Needs {
+	case Disks:
+		return c.PowerFS != ""
+	case Clocks:
+		return c.Clocks != ""
+	case Previous:
+		return c.Before != ""
+	}
+	return true
+}
+
 // OK tells that nothing was broken.
 func (r *Result) OK() bool {
 	return len(r.Violations) == 0 && len(r.Complaints) == 0 && len(r.Problems) == 0
@@ -80,17 +94,23 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	c := lab.Config{
-		Dir: dir, Program: cfg.Program, Brokers: cfg.Brokers, Gateways: 2, Seed: seed, Args: cfg.Args, Env: cfg.Env,
+		Dir: dir, Program: cfg.Program, Brokers: cfg.Brokers, Gateways: 2, Seed: seed, Args: cfg.Args,
 	}
-	if cfg.PowerFS != "" && n.Needs == Disks {
+	switch n.Needs {
+	case Disks:
 		c.Disks = powerDisks(cfg.PowerFS)
+	case Clocks:
+		c.Program = cfg.Clocks
+		c.Env = func(node string) []string { return []string{clockVariable + "=" + clockFile(dir, node)} }
+	case Previous:
+		c.Program = cfg.Before
 	}
 	l, err := lab.New(starting, c)
 	if err != nil {
 		return nil, fmt.Errorf("starting the cluster (see %s): %w", dir, err)
 	}
 	defer l.Close()
-	w := &World{Lab: l, Rand: rand.New(rand.NewPCG(seed, 1)), Events: events}
+	w := &World{Lab: l, Rand: rand.New(rand.NewPCG(seed, 1)), Events: events, cfg: cfg, dir: dir}
 	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed}
 	for i := range l.Gateways {
 		lc.Endpoints = append(lc.Endpoints, l.Endpoint(i))
@@ -149,6 +169,9 @@ func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
 	w.Network.Heal()
 	for _, b := range w.Brokers {
 		b.Resume()
+		if err := os.RemoveAll(clockFile(w.dir, b.Name)); err != nil {
+			problem("%v", err)
+		}
 		if err := heal(b.Disk); err != nil {
 			problem("%s's disk does not heal: %v", b.Name, err)
 		}

@@ -40,6 +40,28 @@ func lifeNemeses() []Nemesis {
 			}
 			return nil
 		}},
+		{Name: "upgrade", Needs: Previous, What: "each broker in turn is stopped and comes back as the new build, and one is killed after each", Strike: func(ctx context.Context, w *World) error {
+			for _, b := range w.Brokers {
+				if ctx.Err() != nil {
+					return nil
+				}
+				w.Events.Add("upgrade", b.Name)
+				stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+				err := b.Stop(stopping)
+				cancel()
+				if err != nil {
+					return err
+				}
+				b.Use(w.cfg.Program)
+				if err := w.up(ctx, w.Brokers[indexOf(w, b.Name):][:1]); err != nil {
+					return err
+				}
+				if err := w.down(ctx, w.some(1), w.span(0, time.Second)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
 		{Name: "reshard", What: "splits, merges and scaling, one after the other", Strike: func(ctx context.Context, w *World) error {
 			w.Events.Add("reshard", "stream")
 			return w.Reshard(ctx)

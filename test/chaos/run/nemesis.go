@@ -5,6 +5,7 @@ package run
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"shardstream/test/chaos/lab"
@@ -28,7 +29,9 @@ type Need string
 
 // The needs.
 const (
-	Disks Need = "disks" // powerfs
+	Disks    Need = "disks"    // powerfs
+	Clocks   Need = "clocks"   // a build whose clocks can be set
+	Previous Need = "previous" // the build before, to begin with
 )
 
 // World is what a nemesis has before it.
@@ -39,6 +42,8 @@ type World struct {
 	// Reshard changes the stream's shards once.
 	Reshard func(ctx context.Context) error
 
+	cfg   Config
+	dir   string         // of the episode
 	ended []*lab.Process // may end by themselves, since their disks were broken
 }
 
@@ -114,7 +119,8 @@ func (w *World) up(ctx context.Context, victims []*lab.Broker) error {
 
 // Nemeses are all that there are, in the order of reports.
 func Nemeses() []Nemesis {
-	return append(append(processNemeses(), networkNemeses()...), append(diskNemeses(), lifeNemeses()...)...)
+	all := slices.Concat(processNemeses(), networkNemeses(), diskNemeses(), clockNemeses(), lifeNemeses())
+	return append(all, together(without(slices.Concat(processNemeses(), diskNemeses()), "none"), networkNemeses()))
 }
 
 func processNemeses() []Nemesis {
@@ -209,7 +215,7 @@ func networkNemeses() []Nemesis {
 			return w.broken(ctx, "halves", few[0].Name, func() {
 				for _, a := range one {
 					for _, b := range w.all() {
-						if !contains(one, b) && b != w.Clients {
+						if !slices.Contains(one, b) && b != w.Clients {
 							w.Network.Both(a, b, cut)
 						}
 					}
@@ -276,15 +282,6 @@ func networkNemeses() []Nemesis {
 			})
 		}},
 	}
-}
-
-func contains(list []*network.Host, h *network.Host) bool {
-	for _, other := range list {
-		if other == h {
-			return true
-		}
-	}
-	return false
 }
 
 // all gives all hosts but nothing twice.

@@ -16,12 +16,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"shardstream/test/chaos/report"
 	"shardstream/test/chaos/run"
+	"shardstream/test/mutants"
 )
 
 func main() { os.Exit(command(os.Args[1:])) }
@@ -35,6 +37,8 @@ type options struct {
 	shards           int
 	once, verbose    bool
 	saboteurs        string
+	before           string
+	root             string // of the repository
 }
 
 func command(args []string) int {
@@ -52,6 +56,7 @@ func command(args []string) int {
 	f.IntVar(&o.writers, "writers", 4, "writers")
 	f.BoolVar(&o.once, "once", false, "each nemesis once, however long that takes")
 	f.StringVar(&o.saboteurs, "saboteurs", "", "build versions without one protection each, and see them caught: \"all\", or some, separated by commas")
+	f.StringVar(&o.before, "before", "", "the binary of the release before, to upgrade from")
 	f.BoolVar(&o.verbose, "v", false, "print each event")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -99,12 +104,27 @@ func (o options) run(ctx context.Context) (failed bool, err error) {
 	if cfg.PowerFS, err = build(ctx, o.dir, "shardstream/test/chaos/powerfs/cmd/powerfs"); err != nil {
 		return false, err
 	}
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return false, fmt.Errorf("it builds from the repository, and must be started in it: %w", err)
+	}
+	o.root = strings.TrimSpace(string(root))
+	if cfg.Clocks, err = o.buildMutant(ctx, run.SetClocks); err != nil {
+		return false, err
+	}
+	cfg.Before = o.before
 	if o.verbose {
 		cfg.Tell = func(s string) { fmt.Println("  ", s) }
 	}
 	if o.saboteurs != "" {
 		return o.sabotage(ctx, cfg)
 	}
+	for _, n := range chosen {
+		if !cfg.Playable(n) {
+			fmt.Printf("%s is left out: it takes %s\n", n.Name, n.Needs)
+		}
+	}
+	chosen = slices.DeleteFunc(chosen, func(n run.Nemesis) bool { return !cfg.Playable(n) })
 	fmt.Printf("seed %d, %d nemeses\n", o.seed, len(chosen))
 	end := time.Now().Add(time.Duration(o.hours * float64(time.Hour)))
 	var results []*run.Result
@@ -184,6 +204,19 @@ func (o options) write(results []*run.Result) error {
 		return err
 	}
 	return errors.Join(report.HTML(f, fmt.Sprintf("Shardstream under faults, seed %d", o.seed), results), f.Close())
+}
+
+// buildMutant builds the broker with a mutant's edits.
+func (o options) buildMutant(ctx context.Context, m mutants.Mutant) (string, error) {
+	dir := filepath.Join(o.dir, m.Name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	overlay, err := m.Overlay(o.root, dir)
+	if err != nil {
+		return "", err
+	}
+	return build(ctx, dir, "shardstream/cmd/shardstream", "-overlay", overlay)
 }
 
 func build(ctx context.Context, dir, pkg string, flags ...string) (string, error) {

@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,28 +20,16 @@ const patienceWithSaboteurs = 15 * time.Minute
 // sabotage plays the nemeses against each saboteur until it is caught. failed
 // tells that one was not.
 func (o options) sabotage(ctx context.Context, cfg run.Config) (failed bool, err error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return false, fmt.Errorf("it builds from the repository, and must be started in it: %w", err)
-	}
 	var table strings.Builder
 	table.WriteString("| saboteur | without it | caught by | check | after | episodes |\n| --- | --- | --- | --- | ---: | ---: |\n")
 	for _, s := range saboteur.All() {
 		if o.saboteurs != "all" && !slices.Contains(strings.Split(o.saboteurs, ","), s.Name) {
 			continue
 		}
-		dir := filepath.Join(o.dir, s.Name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if cfg.Program, err = o.buildMutant(ctx, s.Mutant); err != nil {
 			return false, err
 		}
-		overlay, err := s.Overlay(strings.TrimSpace(string(root)), dir)
-		if err != nil {
-			return false, err
-		}
-		if cfg.Program, err = build(ctx, dir, "shardstream/cmd/shardstream", "-overlay", overlay); err != nil {
-			return false, err
-		}
-		cfg.Dir = dir
+		cfg.Dir = filepath.Join(o.dir, s.Name)
 		line, caught, err := o.catch(ctx, cfg, s)
 		if err != nil {
 			return false, err

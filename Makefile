@@ -16,7 +16,7 @@ RACE := -race
 export CGO_ENABLED = 1
 endif
 
-.PHONY: help run build test test-unit test-conformance test-e2e test-cluster test-chaos test-long test-clients clients lint format proto fuzz bench clean race-note
+.PHONY: help run build test test-unit test-conformance test-e2e test-cluster test-chaos test-saboteurs test-soak test-long test-clients clients lint format proto fuzz bench clean race-note
 
 help: ## List these words.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ ifeq ($(RACE),)
 endif
 
 test-unit: race-note ## Tests of every package, with the race detector.
-	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -vE '/test/(conformance|e2e|cluster)$$')
+	$(GO) test $(RACE) -timeout 9m $$($(GO) list ./... | grep -vE '/test/(conformance|e2e|cluster|chaos)$$')
 	$(GO) test -timeout 9m -run Bubble ./broker # the race detector crashes these
 
 # It drives the built binary, which the test cache knows nothing of.
@@ -50,10 +50,19 @@ test-e2e: clients ## The real binary under real clients: AWS CLI, boto3, Go and 
 test-long: clients ## The long suite: 100 rounds of kill -9, larger inputs (some ten minutes).
 	SHARDSTREAM_KILL_ROUNDS=100 SHARDSTREAM_LOG_LINES=1000000 $(GO) test -v -count=1 -timeout 60m ./test/e2e
 
-test-cluster: build ## Clusters of real processes, killed and paused under load, in the short form.
-	$(GO) test -v -count=1 -timeout 9m ./test/cluster
+test-cluster: build ## Clusters of real processes, killed, paused and broken in every way under load, in the short form.
+	$(GO) test -v -count=1 -p 1 -timeout 9m ./test/cluster ./test/chaos
 
-test-chaos: build ## The long form of all that breaks things: 20 rounds a fault, 20,000 schedules, every mutant (two hours).
+# As root: it makes network namespaces and mounts. The seed is printed; see
+# `go run ./test/chaos/cmd/shardstream-chaos --help` for more.
+HOURS ?= 0.5
+test-chaos: ## Break clusters in every way for HOURS (half an hour), and judge what their clients saw: chaos.html.
+	$(GO) run ./test/chaos/cmd/shardstream-chaos --hours $(HOURS) --report chaos.html
+
+test-saboteurs: ## Builds without one protection each, which the chaos must catch (below an hour).
+	$(GO) run ./test/chaos/cmd/shardstream-chaos --saboteurs all
+
+test-soak: build ## The long form of the cluster tests and simulations: 20 rounds a fault, 20,000 schedules, every mutant (two hours).
 	SHARDSTREAM_LONG=1 SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 120m ./test/cluster
 	SHARDSTREAM_LONG=1 $(GO) test -v -count=1 -timeout 180m ./test/sim
 	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm

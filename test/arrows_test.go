@@ -49,6 +49,7 @@ var arrows = map[string][]string{
 	"test/chaos/judge":                     {},
 	"test/chaos/load":                      {"test/chaos/judge", "test/plainbody"},
 	"test/chaos/run":                       {"test/chaos/judge", "test/chaos/lab", "test/chaos/load", "test/chaos/network", "test/chaos/powerfs", "test/mutants"},
+	"test/chaos":                           {},
 	"test/chaos/saboteur":                  {"test/mutants"},
 	"test/chaos/report":                    {"test/chaos/judge", "test/chaos/run"},
 	"test/chaos/cmd/shardstream-chaos":     {"test/chaos/report", "test/chaos/run", "test/chaos/saboteur", "test/mutants"},

@@ -39,7 +39,8 @@ type caller struct {
 	format *format
 	http   *http.Client
 	url    string
-	s      string // the row's stream
+	s      string                                   // the row's stream
+	sign   func(r *http.Request, body []byte) error // nil: requests are not signed
 }
 
 // One client for each form of bodies: JSON travels as with the CLI, CBOR as with
@@ -55,7 +56,11 @@ func newClient(h2c bool) *http.Client {
 
 func newCaller(t *testing.T, n *node, f *format, stream string) *caller {
 	t.Helper()
-	return &caller{T: t, node: n, format: f, http: clients[f], url: n.url(t), s: stream}
+	c := &caller{T: t, node: n, format: f, http: clients[f], url: n.url(t), s: stream}
+	if n == guarded {
+		c.sign = admin().sign
+	}
+	return c
 }
 
 // text puts the row's names into a text.
@@ -117,6 +122,11 @@ func (c *caller) send(method, target, contentType string, body []byte, headers .
 	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
+	}
+	if c.sign != nil {
+		if err := c.sign(r, body); err != nil {
+			c.Fatal(err)
+		}
 	}
 	return c.do(r)
 }

@@ -15,8 +15,9 @@ import (
 // node is a `shardstream dev` that is started when the first row needs it, and
 // shared by all rows of its kind.
 type node struct {
-	name string
-	args []string
+	name  string
+	args  []string          // <dir> in them is where the files are
+	files map[string]string // what has to be there at the start
 	// run is for nodes inside the test: it serves until stop is called.
 	run func(dir string) (endpoint string, stop func(), err error)
 
@@ -44,7 +45,7 @@ var (
 	// account is for rows that see all streams of the account. They run one by one.
 	account = &node{name: "account", args: []string{"--transition-delay", "0s"}}
 
-	nodes = []*node{plain, slow, account, clocked}
+	nodes = []*node{plain, slow, account, clocked, guarded}
 )
 
 func seedArgs() (args []string) {
@@ -87,9 +88,21 @@ func (n *node) start() error {
 	if n.log, err = os.Create(filepath.Join(scratch, n.name+".log")); err != nil {
 		return err
 	}
+	dir := filepath.Join(scratch, n.name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, content := range n.files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
 	args := append([]string{
-		"dev", "--data-dir", filepath.Join(scratch, n.name), "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--log-level", "warn",
+		"dev", "--data-dir", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--log-level", "warn",
 	}, n.args...)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "<dir>", dir)
+	}
 	n.cmd = exec.Command(program, args...)
 	n.cmd.Stderr = n.log
 	stdout, err := n.cmd.StdoutPipe()

@@ -23,9 +23,10 @@ type table struct {
 
 func tables() []table {
 	return []table{
-		{node: plain, rows: slices.Concat(malformedRows(), wireRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows, consumerRows, policyRows, settingsRows)},
-		{node: slow, rows: slices.Concat(stateRows, slowConsumerRows, transitionRows)},
+		{node: plain, rows: slices.Concat(malformedRows(), wireRows, typeRows(), errorRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows, consumerRows, policyRows, settingsRows, subscribeRows)},
+		{node: slow, rows: slices.Concat(stateRows, slowConsumerRows, slowSubscribeRows, transitionRows)},
 		{node: account, serial: true, rows: slices.Concat(accountRows, commitmentRows)},
+		{node: guarded, rows: signatureRows()},
 		{node: clocked, serial: true, rows: clockRows},
 	}
 }

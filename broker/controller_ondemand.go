@@ -77,14 +77,26 @@ func leadingNode(shard *pb.Shard) string {
 func (s *scaler) historyLocked(st *pb.Stream) *ondemand.History {
 	h := s.histories[st.Id]
 	if h == nil {
-		peaks := make([]ondemand.Peak, len(st.DemandPeaks))
-		for i, p := range st.DemandPeaks {
-			peaks[i] = ondemand.Peak{FromMs: p.FromMs, Demand: float64(p.Demand), Shards: int(p.Shards)}
-		}
-		h = ondemand.NewHistory(peaks)
+		h = ondemand.NewHistory(peaksOf(st))
 		s.histories[st.Id] = h
 	}
 	return h
+}
+
+func peaksOf(st *pb.Stream) []ondemand.Peak {
+	peaks := make([]ondemand.Peak, len(st.DemandPeaks))
+	for i, p := range st.DemandPeaks {
+		peaks[i] = ondemand.Peak{FromMs: p.FromMs, Demand: float64(p.Demand), Shards: int(p.Shards)}
+	}
+	return peaks
+}
+
+// newestPeak gives the newest that is noted of a stream, zero if none is.
+func newestPeak(st *pb.Stream) (newest ondemand.Peak) {
+	if peaks := peaksOf(st); len(peaks) > 0 {
+		newest = peaks[len(peaks)-1]
+	}
+	return newest
 }
 
 // look gives the reshards that are due, and what to note; nil if nothing is.
@@ -117,7 +129,7 @@ func (s *scaler) look(state *raftfsm.State, nowMs int64) (reshards []*pb.Reshard
 		if !noting {
 			continue
 		}
-		if peak, forget, due := h.Note(s.rules, nowMs); due {
+		if peak, forget, due := h.Note(s.rules, newestPeak(st), nowMs); due {
 			if notes == nil {
 				notes = &pb.NoteDemand{}
 				s.noteMs = nowMs + notePause*s.rules.Interval.Milliseconds()
@@ -176,8 +188,8 @@ func keysOf(shard *pb.Shard) stream.HashRange {
 	return stream.HashRange{Start: stream.HashKey{Hi: r.GetStartHi(), Lo: r.GetStartLo()}, End: stream.HashKey{Hi: r.GetEndHi(), Lo: r.GetEndLo()}}
 }
 
-// scale begins to look at the on-demand streams, unless that is under way or was
-// a moment ago.
+// scale begins to look at the on-demand streams and to do what is due, unless
+// that is under way or was a moment ago.
 func (c *controller) scale(ctx context.Context, now time.Time, state *raftfsm.State) {
 	if c.scaling != nil || now.Before(c.nextScale) {
 		return
@@ -188,32 +200,31 @@ func (c *controller) scale(ctx context.Context, now time.Time, state *raftfsm.St
 			return // it would stop at the commands
 		}
 	}
-	reshards, notes := c.scaler.look(state, c.control.clock.clusterMs())
-	if len(reshards) == 0 && notes == nil {
-		return
-	}
 	done := make(chan struct{})
 	c.scaling = done
 	c.tasks.Go(func() {
 		defer close(done)
+		reshards, notes := c.scaler.look(state, c.control.clock.clusterMs())
 		if notes != nil {
-			// One that fails is made up for by the next that rises above it.
+			// What is not noted by this is due the next time.
 			_ = c.proposePlanned(ctx, &pb.Command{Op: &pb.Command_NoteDemand{NoteDemand: notes}})
 		}
 		for _, re := range reshards {
-			c.reshardOnDemand(ctx, state, re)
+			c.reshardOnDemand(ctx, state.Stream(re.StreamId).GetName(), re)
 		}
 	})
 }
 
-func (c *controller) reshardOnDemand(ctx context.Context, state *raftfsm.State, re *pb.Reshard) {
-	name := state.Stream(re.StreamId).GetName()
-	err := c.proposePlanned(ctx, &pb.Command{Op: &pb.Command_Reshard{Reshard: re}})
+func (c *controller) reshardOnDemand(ctx context.Context, name string, re *pb.Reshard) {
+	proposing, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	result, err := c.control.proposeHere(proposing, &pb.Command{Op: &pb.Command_Reshard{Reshard: re}})
 	switch {
-	case err == nil:
+	case ctx.Err() != nil:
+	case err != nil || result.Error != pb.ErrorKind_ERROR_KIND_NONE:
+		c.cfg.Logger.Info("an on-demand stream was not scaled; that is tried again", "stream", name, "error", err, "detail", result.GetDetail())
+	default:
 		c.cfg.Logger.Info("an on-demand stream follows its load", "stream", name, "splits", len(re.Splits), "merges", len(re.Merges))
-	case ctx.Err() == nil:
-		c.cfg.Logger.Warn("an on-demand stream could not be scaled yet; it is tried again", "stream", name, "error", err)
 	}
 }
 

@@ -16,17 +16,12 @@ type Peak struct {
 // for each of its shards.
 type History struct {
 	peaks  []Peak // by time, one for a part
-	noted  Peak   // the last one that Note gave
 	shards map[uint32]*load
 }
 
 // NewHistory begins a history with the peaks of a former one.
 func NewHistory(peaks []Peak) *History {
-	h := &History{peaks: slices.Clone(peaks), shards: make(map[uint32]*load)}
-	if n := len(h.peaks); n > 0 {
-		h.noted = h.peaks[n-1]
-	}
-	return h
+	return &History{peaks: slices.Clone(peaks), shards: make(map[uint32]*load)}
 }
 
 // Written is what a shard got in a time.
@@ -127,16 +122,13 @@ func (h *History) peak() (p Peak) {
 }
 
 // Note gives the newest peak if whoever decides next should know of it: because
-// it asks for more shards than what was given last, or is the first of its part.
+// it asks for more shards than the newest that is noted, or is of a later part.
 // Peaks that begin before forgetMs are of no use any more.
-func (h *History) Note(r Rules, nowMs int64) (p Peak, forgetMs int64, due bool) {
+func (h *History) Note(r Rules, noted Peak, nowMs int64) (p Peak, forgetMs int64, due bool) {
 	if len(h.peaks) == 0 {
 		return p, 0, false
 	}
 	p = h.peaks[len(h.peaks)-1]
-	due = p.Demand > 0 && (p.FromMs != h.noted.FromMs || p.Shards > h.noted.Shards || r.shardsFor(p.Demand) > r.shardsFor(h.noted.Demand))
-	if due {
-		h.noted = p
-	}
+	due = p.Demand > 0 && (p.FromMs != noted.FromMs || p.Shards > noted.Shards || r.shardsFor(p.Demand) > r.shardsFor(noted.Demand))
 	return p, r.forgetBefore(nowMs), due
 }

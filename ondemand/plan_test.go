@@ -199,8 +199,8 @@ func TestPeaksOutliveTheController(t *testing.T) {
 	var peaks []Peak
 	for range 3 * 60 {
 		s.interval(load)
-		if p, _, due := s.h.Note(s.rules, s.ms()); due {
-			if n := len(peaks); n == 0 || peaks[n-1].FromMs != p.FromMs {
+		if p, _, due := s.h.Note(s.rules, last(peaks), s.ms()); due {
+			if last(peaks).FromMs != p.FromMs {
 				peaks = append(peaks, Peak{})
 			}
 			peaks[len(peaks)-1] = p
@@ -214,9 +214,16 @@ func TestPeaksOutliveTheController(t *testing.T) {
 	if s.splits != splits || len(s.open) < 14 {
 		t.Errorf("%d splits; after 20 quiet days %s; under the load of before %v", splits, quiet, s)
 	}
-	if _, _, due := NewHistory(peaks).Note(s.rules, s.ms()); due {
+	if _, _, due := NewHistory(peaks).Note(s.rules, last(peaks), s.ms()); due {
 		t.Error("a peak is noted that came from the notes")
 	}
+}
+
+func last(peaks []Peak) (p Peak) {
+	if n := len(peaks); n > 0 {
+		p = peaks[n-1]
+	}
+	return p
 }
 
 func TestNothingIsDecidedUnmeasured(t *testing.T) {

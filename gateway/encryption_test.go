@@ -386,3 +386,47 @@ func TestPutsAskForAKeyOnce(t *testing.T) {
 	e.put("s", "k", "x")
 	calls("generate ok 1, unwrap ok 2")
 }
+
+// TestSubscriptionsDecrypt: each record tells its type in events too, and what the
+// provider refuses ends the subscription.
+func TestSubscriptionsDecrypt(t *testing.T) {
+	p := &testProvider{}
+	e := newEnv(t, withProvider(p))
+	id := e.create("s", 1)
+	e.put("s", "k", "plain")
+	e.encrypt("s", "k")
+	e.put("s", "k", "hidden")
+	s := e.subscribe(e.consumer("c", id), shard0, "TRIM_HORIZON", nil)
+	var data, types []string
+	for len(types) < 2 {
+		event := s.event()
+		if len(event["Records"].([]any)) > 0 {
+			data, types = append(data, dataOf(t, event)), append(types, strings.Fields(typesOf(event))...)
+		}
+	}
+	if strings.Join(data, " ") != "plain hidden" || strings.Join(types, " ") != "- KMS" {
+		t.Errorf("%v, %v", data, types)
+	}
+	e.put("s", "k", "more")
+	if got, _ := s.records(1); got != "more" {
+		t.Error(got)
+	}
+	e.ok("StopStreamEncryption", m{"StreamName": "s", "EncryptionType": "KMS", "KeyId": "k"})
+	e.put("s", "k", "open")
+	if got, event := s.records(1); got != "open" || typesOf(event) != "-" {
+		t.Error(got, event)
+	}
+	e.encrypt("s", "k")
+	e.put("s", "k", "last")
+	if got, _ := s.records(1); got != "last" {
+		t.Error(got)
+	}
+	s.stop()
+
+	p.set(&kms.Error{Reason: kms.Disabled, Message: "k is disabled."})
+	s = e.subscribe(e.consumer("d", id), shard0, "TRIM_HORIZON", nil)
+	if got, _ := s.records(1); got != "plain" {
+		t.Error(got)
+	}
+	s.mustFail("KMSDisabledException", "k is disabled.")
+}

@@ -18,8 +18,9 @@ import (
 //	      16  tag
 //
 // Brokers never see the key. What they need is in the clear: how many records
-// there are, for offsets, and which of the request, for retries (I22). How long
-// each record is and its partition key are not.
+// there are, for offsets, and which of the request, for retries (I22). Partition
+// keys are not, nor how long each record is: a leader that holds its shard to
+// limits is told that beside the batch, and does not keep it.
 //
 // The header but for what the leader stamps, and the ordinals, are authenticated
 // with the records: a batch can't be taken for one of another stream, shard,

@@ -129,6 +129,16 @@ func FuzzQuickHead(f *testing.F) {
 			if got := h.Get(name); !strings.EqualFold(name, "host") && got != r.Header.Get(name) {
 				t.Fatalf("%s is %q, not %q", name, got, r.Header.Get(name))
 			}
+			// What a signature covers is the same in both.
+			name = strings.ToLower(name)
+			for i, more := 0, true; more; i++ {
+				var got, want []byte
+				var ok bool
+				got, more = h.Append(nil, []byte(name), i)
+				if want, ok = (httpFields{r}).Append(nil, []byte(name), i); more != ok || more && !bytes.Equal(got, want) {
+					t.Fatalf("%s %d is %q %v, not %q %v", name, i, got, more, want, ok)
+				}
+			}
 		}
 		if h.length < 1<<16 {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {

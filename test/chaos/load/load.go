@@ -46,6 +46,9 @@ type Load struct {
 	clients []*kinesis.Client // without retries, one per gateway
 	retries []*kinesis.Client // with the SDK's
 
+	subscribers []*kinesis.Client // whose answers never end
+	consumer    *string           // ARN
+
 	stopWriting, stopReading context.CancelFunc
 	writers, readers         sync.WaitGroup
 }
@@ -59,15 +62,21 @@ func New(ctx context.Context, cfg Config) (*Load, error) {
 		cfg.Batch = 20
 	}
 	l := &Load{cfg: cfg, started: time.Now(), rec: newRecorder()}
+	endless := *cfg.HTTP
+	endless.Timeout = 0
 	for _, e := range cfg.Endpoints {
 		l.clients = append(l.clients, newClient(e, cfg.HTTP, aws.NopRetryer{}))
 		l.retries = append(l.retries, newClient(e, cfg.HTTP, retry.NewStandard()))
+		l.subscribers = append(l.subscribers, newClient(e, &endless, aws.NopRetryer{}))
 	}
 	_, err := l.clients[0].CreateStream(ctx, &kinesis.CreateStreamInput{StreamName: &cfg.Stream, ShardCount: &cfg.Shards})
 	if err != nil {
 		return nil, err
 	}
-	return l, l.awaitActive(ctx)
+	if err := l.awaitActive(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.register(ctx)
 }
 
 func newClient(endpoint string, h *http.Client, r aws.Retryer) *kinesis.Client {
@@ -98,7 +107,11 @@ func (l *Load) Start(ctx context.Context) {
 	for w := range l.cfg.Writers {
 		l.writers.Go(func() { l.write(writing, w) })
 	}
+	for m := range makers {
+		l.writers.Go(func() { l.makeStreams(writing, m) })
+	}
 	l.readers.Go(func() { l.followAll(reading, "follower", l.pollShard) })
+	l.readers.Go(func() { l.followAll(reading, "subscriber", l.subscribeShard) })
 	l.readers.Go(func() { l.glance(reading) })
 }
 
@@ -173,6 +186,8 @@ type recorder struct {
 	readings   []judge.Reading
 	shards     []judge.Shard
 	complaints []string
+	streamOps  []judge.StreamOp
+	names      names
 }
 
 func newRecorder() *recorder { return &recorder{} }

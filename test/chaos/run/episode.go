@@ -45,6 +45,7 @@ type Result struct {
 	Acknowledged  int
 	Unknown       int
 	Read          int // records, by all readers
+	StreamCalls   int // creating, deleting and describing
 	Counts        map[string]int
 	Violations    []judge.Violation
 	Complaints    []string // answers that no client should get
@@ -132,6 +133,12 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	r.Put, r.Acknowledged, r.Unknown = clients.Counts()
 	r.Complaints = clients.Complaints()
 	r.Violations, r.Counts = h.Check()
+	ops := clients.StreamOps()
+	r.StreamCalls = len(ops)
+	if text := judge.CheckStreams(ops, time.Minute); text != "" {
+		r.Counts[judge.Unlinear]++
+		r.Violations = append(r.Violations, judge.Violation{Check: judge.Unlinear, Text: text})
+	}
 	r.measure(h)
 	for _, reading := range h.Readings {
 		r.Read += len(reading.Records)

@@ -253,6 +253,25 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
+// Leaders gives the node of each shard's leader.
+func (l *Lab) Leaders(ctx context.Context, stream string) (map[string]string, error) {
+	out, err := l.Run(ctx, "stream", "describe", stream, "--json", "--broker", l.brokers())
+	if err != nil {
+		return nil, err
+	}
+	var said struct {
+		ShardList []struct{ Shard, State, Leader string }
+	}
+	if err := json.Unmarshal([]byte(out), &said); err != nil {
+		return nil, err
+	}
+	leaders := make(map[string]string)
+	for _, s := range said.ShardList {
+		leaders[s.Shard] = s.Leader
+	}
+	return leaders, nil
+}
+
 // Healthy waits until `cluster status` finds nothing wrong.
 func (l *Lab) Healthy(ctx context.Context) error {
 	return poll(ctx, func(ctx context.Context) error {

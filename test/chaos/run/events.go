@@ -10,6 +10,7 @@ import (
 type Event struct {
 	At         time.Duration // since the episode's start
 	What, Whom string
+	Led        []string // shards that it led, of a kill or pause
 }
 
 // Events is the list of an episode. Its methods may be called from any goroutine.
@@ -22,10 +23,10 @@ type Events struct {
 }
 
 // Add notes an event that happens now.
-func (e *Events) Add(what, whom string) {
+func (e *Events) Add(what, whom string, led ...string) {
 	at := time.Since(e.started)
 	e.mu.Lock()
-	e.list = append(e.list, Event{at, what, whom})
+	e.list = append(e.list, Event{at, what, whom, led})
 	e.mu.Unlock()
 	if e.tell != nil {
 		e.tell(fmt.Sprintf("%7.2fs  %s: %s", at.Seconds(), what, whom))

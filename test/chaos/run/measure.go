@@ -26,10 +26,8 @@ func (r *Result) measure(h *judge.History) {
 		}
 	}
 	for _, e := range r.Events {
-		if e.What != "kill -9" && e.What != "SIGSTOP" {
-			continue
-		}
-		for _, list := range acks {
+		for _, shard := range e.Led {
+			list := acks[shard]
 			i, _ := slices.BinarySearchFunc(list, e.At, func(p judge.Put, at judge.Time) int { return cmp.Compare(p.Returned, at) })
 			if i == 0 || i == len(list) {
 				continue // the shard was not there before, or not any more

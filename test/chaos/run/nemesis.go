@@ -85,8 +85,9 @@ func (w *World) raftLeader(ctx context.Context) *lab.Broker {
 
 // down kills brokers at once, leaves them down for a while and starts them again.
 func (w *World) down(ctx context.Context, victims []*lab.Broker, away time.Duration) error {
+	led := w.led(ctx)
 	for _, b := range victims {
-		w.Events.Add("kill -9", b.Name)
+		w.Events.Add("kill -9", b.Name, led[b.Name]...)
 	}
 	done := make(chan struct{}, len(victims))
 	for _, b := range victims {
@@ -97,6 +98,19 @@ func (w *World) down(ctx context.Context, victims []*lab.Broker, away time.Durat
 	}
 	pause(ctx, away)
 	return w.up(ctx, victims)
+}
+
+// led gives the shards that each node leads, as far as the cluster says.
+func (w *World) led(ctx context.Context) map[string][]string {
+	leaders, err := w.Leaders(ctx, stream)
+	if err != nil {
+		return nil
+	}
+	by := make(map[string][]string)
+	for shard, node := range leaders {
+		by[node] = append(by[node], shard)
+	}
+	return by
 }
 
 // up starts brokers and waits until they serve.
@@ -180,8 +194,9 @@ func processNemeses() []Nemesis {
 
 // freeze stops processes and lets them go on, one after the other.
 func (w *World) freeze(ctx context.Context, victims []*lab.Broker, for_ time.Duration) error {
+	led := w.led(ctx)
 	for _, b := range victims {
-		w.Events.Add("SIGSTOP", b.Name)
+		w.Events.Add("SIGSTOP", b.Name, led[b.Name]...)
 		b.Pause()
 	}
 	pause(ctx, for_)

@@ -42,11 +42,28 @@ func trustStore(t *testing.T, certificate string) []string {
 // clients, in both body formats, plain and with TLS, and subscribes to shards.
 func TestJavaSDK(t *testing.T) {
 	const operations = "all 38 operations that answer once: streams, records, resharding, settings, encryption, tags, policies, consumers, errors"
-	for _, c := range []struct{ client, wire, exercised, class, argument string }{
-		{"sync", "CBOR and JSON, HTTP/1.1, plain and TLS", operations, "Operations", "sync"},
-		{"async", "CBOR and JSON, HTTP/2, plain (h2c) and TLS", operations, "Operations", "async"},
+	const cbor, json = "-Daws.cborEnabled=true", "-Daws.cborEnabled=false"
+	all := [][2]string{
+		{cbor, "38 operations, [application/x-amz-cbor-1.1]"},
+		{json, "38 operations, [application/x-amz-json-1.1]"},
+	}
+	subscribed := [][2]string{
+		{cbor, "[CreateStream, DeleteStream, DescribeStreamConsumer, DescribeStreamSummary, PutRecord, RegisterStreamConsumer, SplitShard, SubscribeToShard]"},
+	}
+	for _, c := range []struct {
+		client, wire, exercised string
+		program                 []string
+		runs                    [][2]string // each an option, and what the program says with it
+	}{
+		{"sync", "CBOR and JSON, HTTP/1.1, plain and TLS", operations, []string{"Operations", "sync"}, all},
+		{"async", "CBOR and JSON, HTTP/2, plain (h2c) and TLS", operations, []string{"Operations", "async"}, all},
+		{
+			"async", "CBOR, event stream, HTTP/2, plain (h2c) and TLS", "SubscribeToShard: all that is there and comes, over a split to the children, after a continuation number",
+			[]string{"FanOut"},
+			subscribed,
+		},
 	} {
-		t.Run(c.client, func(t *testing.T) {
+		t.Run(c.client+"-"+c.program[0], func(t *testing.T) {
 			r := trial(t, "Java SDK v2, "+c.client, c.wire, c.exercised)
 			r.needs(t, "sdk2")
 			r.version = jarVersion(t, "sdk2", "kinesis")
@@ -55,13 +72,13 @@ func TestJavaSDK(t *testing.T) {
 				if s.trust != "" {
 					options = trustStore(t, s.trust)
 				}
-				for format, option := range map[string]string{"cbor": "-Daws.cborEnabled=true", "json": "-Daws.cborEnabled=false"} {
+				for _, run := range c.runs {
 					said := ""
-					p := launch(t, c.client+"-"+format, clientEnv("ENDPOINT="+s.endpoint), func(line string) { said += line },
-						append(java("sdk2", c.class, append(options, option)...), c.argument)...)
+					p := launch(t, "java", clientEnv("ENDPOINT="+s.endpoint), func(line string) { said += line },
+						append(java("sdk2", c.program[0], append(options, run[0])...), c.program[1:]...)...)
 					p.await(t)
-					if want := "38 operations, [application/x-amz-" + format + "-1.1]"; said != want {
-						t.Errorf("%s, %s: %q, want %q", s.endpoint, format, said, want)
+					if said != run[1] {
+						t.Errorf("%s, %s: %q, want %q", s.endpoint, run[0], said, run[1])
 					}
 				}
 			}

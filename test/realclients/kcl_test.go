@@ -126,11 +126,13 @@ func (a *application) leases(t *testing.T, d *dynamo) (owner, checkpoint map[str
 func TestKCL(t *testing.T) {
 	for _, c := range []struct{ module, version, retrieval string }{
 		{"kcl2", "2", "polling"},
+		{"kcl2", "2", "fanout"},
 		{"kcl3", "3", "polling"},
+		{"kcl3", "3", "fanout"},
 	} {
 		t.Run(c.version+"/"+c.retrieval, func(t *testing.T) {
 			r := trial(t, "KCL "+c.version+" (Java)", "CBOR, HTTP/2 (h2c)",
-				c.retrieval+"; 3 workers on 8 shards under load, one killed -9, splits and merges meanwhile: every record processed, all closed shards ended")
+				map[string]string{"polling": "polling", "fanout": "enhanced fan-out"}[c.retrieval]+": 3 workers on 8 shards under load, one killed -9, splits and merges meanwhile; every record processed, all closed shards ended")
 			r.needs(t, c.module)
 			r.version = jarVersion(t, c.module, "amazon-kinesis-client")
 			runKCL(t, r, c.module, c.retrieval)

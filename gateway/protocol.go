@@ -147,12 +147,7 @@ func (c *call) serve(started time.Time) reply {
 	}
 	c.op, c.format, c.out = t.op, format, getBuffer(0)
 	c.deadline = time.Now().Add(c.g.cfg.RequestTimeout)
-	failure := c.authenticate()
-	if failure == nil {
-		failure = c.run()
-	} else if !isObject(format, c.body) {
-		failure = kinesis.MalformedBody() // parsing comes first
-	}
+	failure := c.run()
 	code := "ok"
 	answer = reply{status: http.StatusOK, contentType: format.ContentType()}
 	if failure != nil {
@@ -166,7 +161,8 @@ func (c *call) serve(started time.Time) reply {
 	return answer
 }
 
-// run runs the operation. A panic in it is a fault of this one request.
+// run runs the operation, if we know who calls. A panic in it is a fault of this
+// one request.
 func (c *call) run() (failure *kinesis.Error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -174,6 +170,12 @@ func (c *call) run() (failure *kinesis.Error) {
 			failure = kinesis.InternalFailure()
 		}
 	}()
+	if failure := c.authenticate(); failure != nil {
+		if !isObject(c.format, c.body) {
+			return kinesis.MalformedBody() // parsing comes first
+		}
+		return failure
+	}
 	return served[c.op](c)
 }
 

@@ -6,7 +6,8 @@
 // its signature covers, the very bytes that whoever has the secret key signed,
 // and a time within Skew of now. What is covered is the signer's choice but for
 // method, path, query, host, time and body, which always are; UNSIGNED-PAYLOAD in
-// x-amz-content-sha256 leaves the body out.
+// x-amz-content-sha256 leaves the body out. A signature in the query is good for
+// Skew as any other: X-Amz-Expires is not looked at.
 //
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 package sigv4

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"shardstream/test/history"
+	"shardstream/test/plainbody"
 )
 
 // patience bounds each wait for something that must happen. It is long: only a
@@ -62,6 +64,7 @@ func startDev(t *testing.T, program, dir string) *dev {
 		d.client = kinesis.New(kinesis.Options{
 			Region: "us-east-1", BaseEndpoint: aws.String(at), Retryer: aws.NopRetryer{},
 			Credentials: credentials.NewStaticCredentialsProvider("dev", "dev", ""),
+			HTTPClient:  plainbody.Client(&http.Client{Timeout: patience}),
 		})
 	case <-d.ended:
 		t.Fatalf("dev ends at once (%s):\n%s", d.cmd.ProcessState, d.log.String())

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 )
 
 const (
@@ -13,6 +14,9 @@ const (
 	// runSize is the most that one write to the platter carries, bytes.
 	runSize = 1 << 20
 )
+
+// blocks has blocks to use again. What is in them is arbitrary.
+var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 
 // medium is the file on the platter.
 type medium interface {
@@ -88,12 +92,12 @@ func (c *content) write(m medium, p []byte, off int64) error {
 		b, from := off/blockSize, int(off%blockSize)
 		block := c.dirty[b]
 		if block == nil {
-			block = new([blockSize]byte)
+			block = blocks.Get().(*[blockSize]byte)
 			if from > 0 || len(p) < blockSize {
 				if err := c.durable(m, block[:], b*blockSize); err != nil {
 					return err
 				}
-			}
+			} // else all of it is written
 			if c.dirty == nil {
 				c.dirty = map[int64]*[blockSize]byte{}
 			}
@@ -117,6 +121,7 @@ func (c *content) dropFrom(pos int64) {
 	for b, block := range c.dirty {
 		if b*blockSize >= pos {
 			delete(c.dirty, b)
+			blocks.Put(block)
 		} else if tail := pos - b*blockSize; tail < blockSize {
 			clear(block[tail:])
 		}
@@ -131,11 +136,11 @@ func (c *content) flush(m medium) error {
 		}
 		c.synced = c.floor
 	}
-	blocks := slices.Sorted(maps.Keys(c.dirty))
-	var run []byte
-	for i, b := range blocks {
+	dirty := slices.Sorted(maps.Keys(c.dirty))
+	run := make([]byte, 0, min(len(dirty)*blockSize, runSize))
+	for i, b := range dirty {
 		run = append(run, c.dirty[b][:]...)
-		if i+1 < len(blocks) && blocks[i+1] == b+1 && len(run) < runSize {
+		if i+1 < len(dirty) && dirty[i+1] == b+1 && len(run) < runSize {
 			continue
 		}
 		if _, err := m.WriteAt(run, (b+1)*blockSize-int64(len(run))); err != nil {
@@ -146,13 +151,19 @@ func (c *content) flush(m medium) error {
 	if err := m.Truncate(c.size); err != nil {
 		return err
 	}
-	c.synced, c.floor, c.dirty = c.size, c.size, nil
+	c.synced, c.floor = c.size, c.size
+	c.lose()
 	return nil
 }
 
 // lose is a flush that has failed: what should have been written is marked
 // clean and never will be.
-func (c *content) lose() { c.dirty = nil }
+func (c *content) lose() {
+	for _, block := range c.dirty {
+		blocks.Put(block)
+	}
+	c.dirty = nil
+}
 
 // cut shortens the file, also on the platter.
 func (c *content) cut(m medium, size int64) error {

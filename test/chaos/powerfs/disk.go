@@ -51,6 +51,8 @@ type Stats struct {
 	Failed int64
 	// Losses counts the power losses.
 	Losses int64
+	// Waiting is how many operations are slow or hang now.
+	Waiting int64
 	// Volatile is what a power loss would lose now: bytes of blocks that were
 	// not synced, and changes in directories.
 	Volatile    int64
@@ -314,7 +316,7 @@ func (d *disk) knownIDs() []uint64 { return slices.Collect(maps.Keys(d.known)) }
 // count gives the statistics as of now.
 func (d *disk) count() Stats {
 	s := d.stats
-	s.Failed = d.faults.count()
+	s.Failed, s.Waiting = d.faults.count()
 	for _, n := range d.nodes {
 		s.Volatile += int64(len(n.content.dirty)) * blockSize
 		s.VolatileOps += int64(len(n.ops))

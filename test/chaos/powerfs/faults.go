@@ -78,6 +78,7 @@ type faults struct {
 	delay    time.Duration
 	failures []*Failure
 	failed   int64 // operations, so far
+	waiting  int64 // operations, now
 }
 
 func newFaults() *faults { return &faults{changed: make(chan struct{})} }
@@ -98,11 +99,25 @@ func (f *faults) idle() bool {
 	return f.hang == "" && f.slow == "" && len(f.failures) == 0
 }
 
+func (f *faults) hangs(op Op) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hang.has(op)
+}
+
 // wait lets an operation take its time. It gives false if the operation was
 // given up, or if gone says that there is nothing to wait for any more.
 func (f *faults) wait(op Op, cancel <-chan struct{}, gone func() bool) bool {
 	f.mu.Lock()
-	slow, delay := f.slow.has(op), f.delay
+	slow, delay, hung := f.slow.has(op), f.delay, f.hang.has(op)
+	if slow || hung {
+		f.waiting++
+		defer func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.waiting--
+		}()
+	}
 	f.mu.Unlock()
 	if slow {
 		if !f.sleep(delay, cancel, gone) {
@@ -111,7 +126,7 @@ func (f *faults) wait(op Op, cancel <-chan struct{}, gone func() bool) bool {
 	}
 	for {
 		f.mu.Lock()
-		hung, changed := f.hang.has(op), f.changed
+		hung, changed := f.hang.has(op), f.changed // together, to miss no change
 		f.mu.Unlock()
 		if gone() {
 			return false
@@ -170,11 +185,11 @@ func (f *faults) fail(op Op, name string) syscall.Errno {
 	return 0
 }
 
-// count gives how many operations were made to fail.
-func (f *faults) count() int64 {
+// count gives how many operations were made to fail, and how many wait.
+func (f *faults) count() (failed, waiting int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.failed
+	return f.failed, f.waiting
 }
 
 // glob is path.Match of a pattern that was looked at before.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ type Mount struct {
 	disk   *disk
 	server *fuse.Server
 	served chan struct{} // closed when nothing is served any more
+	behind sync.WaitGroup
 }
 
 // Loss says what a power loss leaves.
@@ -93,6 +95,7 @@ func (m *Mount) Close() error {
 		return fmt.Errorf("unmounting %s: %w", m.dir, err)
 	}
 	<-m.served
+	m.behind.Wait()
 	return m.disk.close()
 }
 
@@ -103,9 +106,7 @@ func (m *Mount) Gone() <-chan struct{} { return m.served }
 func (m *Mount) PowerLoss(loss Loss) error {
 	known, err := m.disk.lose(loss)
 	m.disk.faults.set(func() {}) // whoever waits fails now
-	for _, id := range known {
-		_ = m.server.InodeNotify(id, 0, 0) // fails if nothing is cached
-	}
+	m.invalidate(known...)
 	return err
 }
 
@@ -198,7 +199,7 @@ func (m *Mount) FlipBit(pattern string, seed uint64) (Flip, error) {
 	flip, id, err := m.disk.flip(pattern, seed)
 	m.disk.mu.Unlock()
 	if err == nil {
-		_ = m.server.InodeNotify(id, 0, 0) // fails if nothing is cached
+		m.invalidate(id)
 	}
 	return flip, err
 }
@@ -212,7 +213,7 @@ func (m *Mount) CutFile(pattern string, seed uint64) (Cut, error) {
 	cut, id, err := m.disk.cut(pattern, seed)
 	m.disk.mu.Unlock()
 	if err == nil {
-		_ = m.server.InodeNotify(id, 0, 0) // fails if nothing is cached
+		m.invalidate(id)
 	}
 	return cut, err
 }
@@ -228,7 +229,20 @@ func (m *Mount) dropCaches() {
 	m.disk.mu.Lock()
 	ids := m.disk.knownIDs()
 	m.disk.mu.Unlock()
-	for _, id := range ids {
-		_ = m.server.InodeNotify(id, 0, 0) // fails if nothing is cached
+	m.invalidate(ids...)
+}
+
+// invalidate lets the kernel forget what is in files. That waits for their
+// reads; if those hang, it is done when they go on.
+func (m *Mount) invalidate(ids ...uint64) {
+	done := make(chan struct{})
+	m.behind.Go(func() {
+		defer close(done)
+		for _, id := range ids {
+			_ = m.server.InodeNotify(id, 0, 0) // fails if nothing is cached
+		}
+	})
+	if !m.disk.faults.hangs(OpRead) {
+		<-done
 	}
 }

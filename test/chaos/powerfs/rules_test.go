@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -324,36 +325,70 @@ func TestFull(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(p.Dir, "b"), make([]byte, 100), 0o644))
 }
 
-// TestHang holds that who hangs can be killed, goes on when told so, and fails
+// TestHang holds that who waits for the disk goes on when told so, and fails
 // when the power goes.
 func TestHang(t *testing.T) {
 	p := mounted(t)
 	script(t, p.Dir, "write a 1\nsync .")
-	for _, end := range []struct {
-		how  string
-		run  func() error
-		want syscall.Errno
+	lose := func() error { return p.PowerLoss(Loss{}) }
+	for _, c := range []struct {
+		name       string
+		begin, end func() error
+		want       error
 	}{
-		{"unhang", p.Unhang, 0},
-		{"power loss", func() error { return p.PowerLoss(Loss{}) }, unix.EIO},
+		{"hang, unhang", func() error { return p.Hang(Syncs) }, p.Unhang, nil},
+		{"hang, power loss", func() error { return p.Hang(Syncs) }, lose, unix.EIO},
+		{"slow, power loss", func() error { return p.Slow(Syncs, time.Hour) }, lose, unix.EIO},
+		{"fast again", func() error { return p.Slow(Syncs, 0) }, p.Unhang, nil},
 	} {
-		must(t, p.Hang(Syncs))
+		must(t, c.begin())
 		done := make(chan error, 1)
 		go func() { done <- syncPath(filepath.Join(p.Dir, "a")) }()
-		if seen := tree(t, p.Dir); !strings.HasPrefix(seen, "a=") { // reads don't hang
+		if seen := tree(t, p.Dir); !strings.HasPrefix(seen, "a=") { // reads don't wait
 			t.Errorf("there is %q", seen)
 		}
-		select {
-		case err := <-done:
-			t.Fatalf("a sync does not hang: %v", err)
-		case <-time.After(50 * time.Millisecond):
+		if c.want != nil {
+			waiting(t, p)
 		}
-		must(t, end.run())
-		if err := <-done; end.want == 0 && err != nil || end.want != 0 && !errors.Is(err, end.want) {
-			t.Errorf("%s: %v, want %v", end.how, err, end.want)
+		must(t, c.end())
+		if err := <-done; !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+		must(t, p.Unhang(), p.PowerOn())
+	}
+}
+
+// waiting returns when an operation waits for the disk.
+func waiting(t *testing.T, p *Process) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s, err := p.Stats()
+		must(t, err)
+		if s.Waiting > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
 		}
 	}
-	must(t, p.Unhang(), p.PowerOn())
+}
+
+// TestKillTheHung holds that a process can be killed that waits for a hung
+// disk, and that what was ordered meanwhile is done.
+func TestKillTheHung(t *testing.T) {
+	p := mounted(t)
+	script(t, p.Dir, "write a 1\nsync a\nsync .")
+	must(t, p.Hang(All))
+	cat := exec.Command("cat", filepath.Join(p.Dir, "a"))
+	must(t, cat.Start())
+	waiting(t, p)
+	_, err := p.FlipBit("a", 1)
+	must(t, err, cat.Process.Kill())
+	_ = cat.Wait() // killed
+	must(t, p.Unhang())
+	if seen := tree(t, p.Dir); seen == "a=1" {
+		t.Error("the flipped bit is not seen")
+	}
 }
 
 // TestDamage flips and cuts what is durable, and readers see it.

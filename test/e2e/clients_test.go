@@ -21,12 +21,26 @@ func TestBoto3Throttled(t *testing.T) {
 	runClient(t, n, python, repository("test", "clients", "python", "throttle.py"))
 }
 
+// TestBoto3Subscribes runs test/clients/python/subscribe.py.
+func TestBoto3Subscribes(t *testing.T) {
+	python := pythonTool(t, "python")
+	n := start(t, "--ephemeral", "--transition-delay", "0")
+	runClient(t, n, python, repository("test", "clients", "python", "subscribe.py"))
+}
+
 // TestJSSDK runs test/clients/js/check.mjs. The SDK speaks HTTP/2 without TLS
 // and without asking first (h2c by prior knowledge).
 func TestJSSDK(t *testing.T) {
 	node := nodeTool(t)
 	n := start(t, "--ephemeral", "--transition-delay", "100ms")
 	runClient(t, n, node, repository("test", "clients", "js", "check.mjs"))
+}
+
+// TestJSSDKSubscribes runs test/clients/js/subscribe.mjs.
+func TestJSSDKSubscribes(t *testing.T) {
+	node := nodeTool(t)
+	n := start(t, "--ephemeral", "--transition-delay", "0")
+	runClient(t, n, node, repository("test", "clients", "js", "subscribe.mjs"))
 }
 
 // nodeTool gives the path of node, with the SDK in reach.

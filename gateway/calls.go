@@ -26,7 +26,8 @@ func (r callRate) rate() throttle.Rate {
 }
 
 // callRates has the operations that are limited. AWS publishes no figure for
-// those below the line; they get that of their like.
+// those below the line; they get that of their like. StartStreamEncryption and
+// StopStreamEncryption have a limit for 24 hours instead.
 var callRates = map[kinesis.Op]callRate{
 	kinesis.AddTagsToStream:               {perSecond: 5},
 	kinesis.CreateStream:                  {perSecond: 5},
@@ -53,16 +54,14 @@ var callRates = map[kinesis.Op]callRate{
 	kinesis.UpdateShardCount:              {perSecond: 10},
 	kinesis.UpdateStreamWarmThroughput:    {perSecond: 5},
 
-	kinesis.DeleteResourcePolicy:  {perSecond: 5},
-	kinesis.GetResourcePolicy:     {perSecond: 5},
-	kinesis.ListTagsForResource:   {perSecond: 5},
-	kinesis.PutResourcePolicy:     {perSecond: 5},
-	kinesis.StartStreamEncryption: {perSecond: 5},
-	kinesis.StopStreamEncryption:  {perSecond: 5},
-	kinesis.TagResource:           {perSecond: 5},
-	kinesis.UntagResource:         {perSecond: 5},
-	kinesis.UpdateMaxRecordSize:   {perSecond: 5},
-	kinesis.UpdateStreamMode:      {perSecond: 5},
+	kinesis.DeleteResourcePolicy: {perSecond: 5},
+	kinesis.GetResourcePolicy:    {perSecond: 5},
+	kinesis.ListTagsForResource:  {perSecond: 5},
+	kinesis.PutResourcePolicy:    {perSecond: 5},
+	kinesis.TagResource:          {perSecond: 5},
+	kinesis.UntagResource:        {perSecond: 5},
+	kinesis.UpdateMaxRecordSize:  {perSecond: 5},
+	kinesis.UpdateStreamMode:     {perSecond: 5},
 }
 
 // callKey is what calls are counted by.

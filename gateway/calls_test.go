@@ -64,8 +64,6 @@ func TestCallRates(t *testing.T) {
 		kinesis.RegisterStreamConsumer:        {5, true, byARN("StreamARN", m{"ConsumerName": "c"})},
 		kinesis.RemoveTagsFromStream:          {5, false, byName(m{"TagKeys": []string{"k"}})},
 		kinesis.SplitShard:                    {5, false, byName(m{"ShardToSplit": "0", "NewStartingHashKey": "1"})},
-		kinesis.StartStreamEncryption:         {5, false, byName(key)},
-		kinesis.StopStreamEncryption:          {5, false, byName(key)},
 		kinesis.TagResource:                   {5, false, byARN("ResourceARN", m{"Tags": m{"k": "v"}})},
 		kinesis.UntagResource:                 {5, false, byARN("ResourceARN", m{"TagKeys": []string{"k"}})},
 		kinesis.UpdateAccountSettings:         {5, false, nameless(m{"MinimumThroughputBillingCommitment": m{"Status": "DISABLED"}})},
@@ -74,12 +72,14 @@ func TestCallRates(t *testing.T) {
 		kinesis.UpdateStreamMode:              {5, false, byARN("StreamARN", m{"StreamModeDetails": m{"StreamMode": "PROVISIONED"}})},
 		kinesis.UpdateStreamWarmThroughput:    {5, false, byName(m{"WarmThroughputMiBps": 1})},
 
-		// These have limits of their shards.
-		kinesis.PutRecord:        {0, false, byName(m{"PartitionKey": "k", "Data": []byte("d")})},
-		kinesis.PutRecords:       {0, false, byName(m{"Records": []m{{"PartitionKey": "k", "Data": []byte("d")}}})},
-		kinesis.GetRecords:       {0, false, nameless(m{"ShardIterator": "i"})},
-		kinesis.GetShardIterator: {0, false, byName(m{"ShardId": "0", "ShardIteratorType": "LATEST"})},
-		kinesis.SubscribeToShard: {0, false, consumer},
+		// These have limits for 24 hours, or of their shards.
+		kinesis.StartStreamEncryption: {0, false, byName(key)},
+		kinesis.StopStreamEncryption:  {0, false, byName(key)},
+		kinesis.PutRecord:             {0, false, byName(m{"PartitionKey": "k", "Data": []byte("d")})},
+		kinesis.PutRecords:            {0, false, byName(m{"Records": []m{{"PartitionKey": "k", "Data": []byte("d")}}})},
+		kinesis.GetRecords:            {0, false, nameless(m{"ShardIterator": "i"})},
+		kinesis.GetShardIterator:      {0, false, byName(m{"ShardId": "0", "ShardIteratorType": "LATEST"})},
+		kinesis.SubscribeToShard:      {0, false, consumer},
 	} {
 		t.Run(string(op), func(t *testing.T) {
 			t.Parallel()
@@ -120,11 +120,12 @@ func TestCallRates(t *testing.T) {
 }
 
 func TestCallRatesAreOfAllOperations(t *testing.T) {
-	data := map[kinesis.Op]bool{
+	others := map[kinesis.Op]bool{
+		kinesis.StartStreamEncryption: true, kinesis.StopStreamEncryption: true,
 		kinesis.PutRecord: true, kinesis.PutRecords: true, kinesis.GetRecords: true, kinesis.GetShardIterator: true, kinesis.SubscribeToShard: true,
 	}
 	for _, op := range kinesis.Ops() {
-		if _, limited := callRates[op]; limited == data[op] {
+		if _, limited := callRates[op]; limited == others[op] {
 			t.Errorf("%s is limited: %v", op, limited)
 		}
 	}

@@ -5,7 +5,8 @@ import (
 	"shardstream/stream"
 )
 
-// updateLocked changes a stream as the metadata does, as far as encryption goes.
+// updateLocked changes a stream as the metadata does by UpdateStream, as far as
+// tests here need it.
 func (f *fakeBroker) updateLocked(c *pb.UpdateStream) (*pb.CommandResult, *pb.MetadataEvent) {
 	s := f.streams[c.StreamId]
 	if s.Status != pb.StreamStatus_STREAM_STATUS_ACTIVE {
@@ -27,6 +28,8 @@ func (f *fakeBroker) updateLocked(c *pb.UpdateStream) (*pb.CommandResult, *pb.Me
 			s.EncryptionStartsMs = append(s.EncryptionStartsMs, f.now().UnixMilli())
 		case *pb.UpdateStream_StopEncryption:
 			s.DataKey = 0
+		case *pb.UpdateStream_ShardMetrics:
+			s.ShardMetrics = change.ShardMetrics.Metrics
 		}
 	})
 	return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}

@@ -92,8 +92,28 @@ func (c *call) findTarget(m *metadata, i iterator) readTarget {
 	return t
 }
 
-// read reads from the shard's leader and writes the answer.
+// read reads from the shard's leader, writes the answer, and counts it.
 func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
+	run, behindMs, failure := c.answerRead(t, i, limit)
+	op, shard := c.g.metrics.ofOp(t.v, opGetRecords), t.v.metrics.shard(t.s.Number)
+	if failure != nil {
+		op.get(c.started, 0, 0, failure.Code)
+		if failure.Code == kinesis.CodeProvisionedThroughputExceeded {
+			shard.readExceeded()
+		}
+		return failure
+	}
+	op.get(c.started, run.records, run.bytes, "")
+	shard.gave(run.records, run.bytes)
+	shard.behind(behindMs)
+	t.v.metrics.outRecords.Add(float64(run.records))
+	t.v.metrics.outBytes.Add(float64(run.bytes))
+	t.v.metrics.age.Set(float64(behindMs) / 1000)
+	return nil
+}
+
+// answerRead gives also what the answer holds, and how far behind now that ends.
+func (c *call) answerRead(t readTarget, i iterator, limit int) (run readRun, behindMs int64, failure *kinesis.Error) {
 	request := &pb.ReadRequest{
 		Shard:  &pb.ShardRef{StreamId: t.v.Id, Shard: t.s.Number},
 		Offset: uint64(i.offset), MaxRecords: uint32(limit), MaxBytes: maxReadBytes,
@@ -108,14 +128,14 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 			return r.GetError(), r.GetDetail(), err
 		})
 		if err != nil {
-			return c.fail(err, t.subject())
+			return run, 0, c.fail(err, t.subject())
 		}
 	}
 	run, err := choose(response.Batches, i.offset, limit, maxReadBytes, func(b stream.Batch) (stream.Batch, error) {
 		return c.g.decrypt(c.ctx(), t.m, t.v, b)
 	})
 	if err != nil {
-		return c.fail(err, t.subject())
+		return run, 0, c.fail(err, t.subject())
 	}
 	next := max(i.offset, stream.Offset(response.LogStart))
 	if run.records > 0 {
@@ -133,19 +153,16 @@ func (c *call) read(t readTarget, i iterator, limit int) *kinesis.Error {
 	if answer.ChildShards == nil {
 		text, failure := c.sealIterator(t.m, iterator{shard: i.shard, offset: next, name: i.name})
 		if failure != nil {
-			return failure
+			return run, 0, failure
 		}
 		answer.NextShardIterator = text
 	}
 	// Base64 and the members' names around each record.
 	if failure := c.reserve(run.bytes*4/3 + run.records*256 + 1024); failure != nil {
-		return failure
+		return run, 0, failure
 	}
 	c.out = kinesis.AppendGetRecordsOutput(c.out[:0], c.format, &answer)
-	t.v.metrics.outRecords.Add(float64(run.records))
-	t.v.metrics.outBytes.Add(float64(run.bytes))
-	t.v.metrics.age.Set(float64(answer.MillisBehindLatest) / 1000)
-	return nil
+	return run, answer.MillisBehindLatest, nil
 }
 
 // isAtEnd reports whether a position is behind the last record that the shard

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +52,8 @@ type metrics struct {
 	keyCalls    *prometheus.CounterVec
 	connections prometheus.Gauge
 
+	byStream streamVectors
+
 	ok map[string]okMetrics // by operation; set once
 
 	fanout consumerVecs
@@ -70,6 +73,9 @@ type okMetrics struct {
 type streamMetrics struct {
 	inRecords, inBytes, outRecords, outBytes prometheus.Counter
 	age                                      prometheus.Gauge
+
+	ops     opSlots
+	monitor atomic.Pointer[shardMonitor] // nil: no shard-level metrics
 }
 
 func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
@@ -95,6 +101,7 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		watchBreaks: prometheus.NewCounter(prometheus.CounterOpts(descWatchBreaks)),
 		connections: prometheus.NewGauge(prometheus.GaugeOpts(descConnections)),
 		fanout:      newConsumerVecs(),
+		byStream:    newStreamVectors(),
 		streams:     make(map[string]*streamMetrics),
 		consumers:   make(map[string]map[string]*consumerMetrics),
 	}
@@ -108,6 +115,7 @@ func newMetrics(r prometheus.Registerer, b *budget) (*metrics, error) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(descInFlight), func() float64 { return float64(b.inUse()) }),
 	}
 	m.all = append(m.all, m.fanout.all()...)
+	m.all = append(append(m.all, m.byStream.collectors()...), newShardCollector(m))
 	if r == nil {
 		return m, nil
 	}
@@ -154,6 +162,7 @@ func (m *metrics) forgetStreams(before, after map[string]*streamView) {
 		}
 		m.mu.Lock()
 		delete(m.streams, name)
+		m.byStream.forget(name)
 		m.mu.Unlock()
 		m.inRecords.DeleteLabelValues(name)
 		m.inBytes.DeleteLabelValues(name)

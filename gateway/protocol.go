@@ -51,6 +51,7 @@ type headers interface {
 type call struct {
 	g        *Gateway
 	parent   context.Context
+	started  time.Time
 	deadline time.Time
 	op       kinesis.Op
 	format   kinesis.Format
@@ -145,7 +146,7 @@ func (c *call) serve(started time.Time) reply {
 		c.g.metrics.observe(t.label(), "BadRequest", started)
 		return answer
 	}
-	c.op, c.format, c.out = t.op, format, getBuffer(0)
+	c.op, c.format, c.out, c.started = t.op, format, getBuffer(0), started
 	c.deadline = time.Now().Add(c.g.cfg.RequestTimeout)
 	failure := c.run()
 	code := "ok"

@@ -438,13 +438,16 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 		g := &p.groups[r.group]
 		switch {
 		case g.kind == 0:
-			p.succeed(i, stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second))
+			p.succeed(v.metrics, i, stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second))
 			g.base++
 		case g.kind == stream.Throttled && g.admitted > 0 && cuts < maxCuts:
 			g.admitted--
 			r.cut = true
 			p.cuts = cuts + 1
 		case !mayRetry(g.kind):
+			if g.kind == stream.Throttled {
+				v.metrics.shard(g.shard.Number).writeExceeded()
+			}
 			p.fail(i, g.kind, subject{name: v.Name, account: account, shard: stream.ShardName(g.shard.Number)})
 		default:
 			r.sent = r.sent || g.sent
@@ -463,12 +466,14 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 }
 
 // succeed notes that a record is stored, and where.
-func (p *put) succeed(i int, at stream.SequenceNumber) {
+func (p *put) succeed(m *streamMetrics, i int, at stream.SequenceNumber) {
 	r := &p.records[i]
 	p.results[i] = kinesis.PutResult{Sequence: at}
 	r.done = true
+	size := len(r.key) + r.dataLen()
 	p.stored++
-	p.storedBytes += len(r.key) + r.dataLen()
+	p.storedBytes += size
+	m.shard(at.Shard).wrote(size)
 }
 
 // giveUp fails the records that are not done.
@@ -517,19 +522,36 @@ func (c *call) logFailure(kind stream.Kind, detail, name string, shard uint32) {
 
 // count counts what was stored and what was not.
 func (p *put) count(c *call, v *streamView) {
+	if p.stored+p.failed == 0 {
+		return // its data could not be decoded
+	}
 	v.metrics.inRecords.Add(float64(p.stored))
 	v.metrics.inBytes.Add(float64(p.storedBytes))
-	if p.failed == 0 {
-		return
+	op, throttled := opPutRecord, 0
+	if c.op == kinesis.PutRecords {
+		op = opPutRecords
 	}
+	if p.failed > 0 {
+		throttled = p.countFailures(c)
+	}
+	c.g.metrics.ofOp(v, op).put(c.started, p.storedBytes, p.stored, throttled, p.failed-throttled)
+}
+
+// countFailures counts the records that were not stored, and gives how many of
+// them were refused for throughput.
+func (p *put) countFailures(c *call) (throttled int) {
 	for i := range p.results {
 		if code := p.results[i].ErrorCode; code != "" {
 			c.g.metrics.failed.WithLabelValues(code).Inc()
-			if code == kinesis.CodeProvisionedThroughputExceeded && c.op == kinesis.PutRecords {
-				c.g.metrics.throttled.WithLabelValues(string(c.op)).Inc()
+			if code == kinesis.CodeProvisionedThroughputExceeded {
+				throttled++
 			}
 		}
 	}
+	if throttled > 0 && c.op == kinesis.PutRecords { // a PutRecord is counted by its answer
+		c.g.metrics.throttled.WithLabelValues(string(c.op)).Add(float64(throttled))
+	}
+	return throttled
 }
 
 // invocationOf gives the SDK's id of the call and the number of its attempt: the

@@ -100,7 +100,7 @@ func (q *inquiry) askShard(number uint32) stream.Kind {
 	})
 	switch kind := kindOf(err); {
 	case err == nil:
-		q.p.found(q.v.shard(number), found)
+		q.p.found(q.v, number, found)
 		return 0
 	case kind == stream.NotFound: // nothing of the request, or the shard has expired
 		return 0
@@ -114,11 +114,12 @@ func (q *inquiry) askShard(number uint32) stream.Kind {
 }
 
 // found notes the results of the records that a shard has stored.
-func (p *put) found(s *pb.Shard, r *pb.FindRepeatResponse) {
+func (p *put) found(v *streamView, number uint32, r *pb.FindRepeatResponse) {
+	s := v.shard(number)
 	offset := stream.Offset(r.BaseOffset)
 	for _, ordinal := range r.Ordinals {
 		if i := int(ordinal); i < len(p.records) && !p.records[i].done && rangeOf(s).Contains(p.records[i].hash) {
-			p.succeed(i, stream.RecordSequence(s.Number, createdSecond(s), offset, r.ArrivalMs/1000))
+			p.succeed(v.metrics, i, stream.RecordSequence(s.Number, createdSecond(s), offset, r.ArrivalMs/1000))
 		}
 		offset++
 	}

@@ -197,9 +197,10 @@ func (r *mirror) apply(e *pb.MetadataEvent) *metadata {
 	}
 	r.pending.behind = nil
 	next.next = make(chan struct{})
+	r.metrics.monitor(shown.byName, next.byName)
+	r.metrics.forgetStreams(shown.byName, next.byName)
 	r.current.Store(next)
 	close(shown.next)
-	r.metrics.forgetStreams(shown.byName, next.byName)
 	r.metrics.forgetConsumers(shown.byName, next.byName)
 	return next
 }

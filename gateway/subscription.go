@@ -272,6 +272,7 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 	s.metrics.behind.Set(float64(behind) / 1000)
 	s.t.v.metrics.outRecords.Add(float64(run.records))
 	s.t.v.metrics.outBytes.Add(float64(run.bytes))
+	s.t.v.metrics.shard(s.t.s.Number).gave(run.records, run.bytes)
 	return nil
 }
 

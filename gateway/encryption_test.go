@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 
 	"shardstream/gateway/kms"
 	pb "shardstream/proto/shardstream/v1"
@@ -274,34 +275,60 @@ func TestEncryptionLimit(t *testing.T) {
 		"Stream s under account 123456789012 can start or stop encryption only 25 times in 24 hours.")
 }
 
+// dying is a leader that stores the first Append and dies before it answers;
+// another one has its log.
+type dying struct {
+	pb.DataClient
+	node string
+	die  func()
+	seen func(node string, b stream.Batch)
+}
+
+func (d dying) Append(ctx context.Context, in *pb.AppendRequest, o ...grpc.CallOption) (*pb.AppendResponse, error) {
+	d.seen(d.node, slices.Clone(in.Batches[0].Batch))
+	out, err := d.DataClient.Append(ctx, in, o...)
+	if d.node == "n1" {
+		d.die()
+		return nil, stream.Errorf(stream.Timeout, "test", "it is dead")
+	}
+	return out, err
+}
+
 // TestEncryptedRetry: an attempt whose answer was lost is repeated under the same
 // ids in other bytes, at another leader, and stored once (I22).
 func TestEncryptedRetry(t *testing.T) {
-	e := newEnv(t, withProvider(&testProvider{}))
-	id := e.create("s", 1)
+	var broker *fakeBroker
+	var nodes []string
+	var sent []stream.Batch
+	e := newEnv(t, withProvider(&testProvider{}), func(c *Config, f *fakeBroker) {
+		broker = f
+		c.Data = func(node, address string) (pb.DataClient, error) {
+			d, err := f.data(node, address)
+			return dying{d, node, func() {
+				broker.editShard(1, 0, func(s *pb.Shard) {
+					s.Replicas = append(slices.Clone(s.Replicas), &pb.Replica{Id: 77, NodeId: "n2"})
+					s.Leader = 77
+				})
+			}, func(node string, b stream.Batch) { nodes, sent = append(nodes, node), append(sent, b) }}, err
+		}
+	})
+	e.create("s", 1)
 	e.broker.addNode("n2")
 	e.encrypt("s", "k")
-	e.broker.mu.Lock()
-	var sent []stream.Batch
-	e.broker.loses = func(in *pb.AppendRequest) bool {
-		sent = append(sent, slices.Clone(in.Batches[0].Batch))
-		return len(sent) == 1
-	}
-	e.broker.mu.Unlock()
 	records := []m{{"PartitionKey": "a", "Data": []byte("1")}, {"PartitionKey": "b", "Data": []byte("2")}}
 	out := e.ok("PutRecords", m{"StreamName": "s", "Records": records})
-	if fmt.Sprint(out["FailedRecordCount"]) != "0" || out["EncryptionType"] != "KMS" || e.broker.repeats != 1 || len(sent) != 2 {
-		t.Fatalf("%v; %d repeats in %d calls", out, e.broker.repeats, len(sent))
+	if fmt.Sprint(out["FailedRecordCount"]) != "0" || out["EncryptionType"] != "KMS" || e.broker.repeats != 1 || fmt.Sprint(nodes) != "[n1 n2]" {
+		t.Fatalf("%v; %d repeats, calls of %v", out, e.broker.repeats, nodes)
 	}
 	a, b := sent[0], sent[1]
 	if a.RequestID() != b.RequestID() || a.RecordBytes() != b.RecordBytes() || !slices.Equal(slices.Collect(a.Ordinals()), slices.Collect(b.Ordinals())) {
 		t.Error("the repeat is another batch")
 	}
-	if bytes.Contains(b, a[stream.BatchHeaderSize+4:]) {
+	if nonce := a[stream.BatchHeaderSize+4:][:24]; bytes.Contains(b, nonce) {
 		t.Error("a nonce was used twice")
 	}
 	if got := dataOf(t, e.read(e.iterator("s", "0", "TRIM_HORIZON", nil), nil)); got != "1 2" {
-		t.Errorf("shard %d holds %q", id, got)
+		t.Errorf("the shard holds %q", got)
 	}
 }
 

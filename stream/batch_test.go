@@ -165,10 +165,23 @@ func FuzzBatch(f *testing.F) {
 	b := build(ShardID{1, 2}, []Record{{PartitionKey: []byte("key"), Data: []byte("data")}, {Data: []byte("x"), ExplicitHash: true}})
 	b.Stamp(1, 2, 3)
 	f.Add([]byte(b))
+	aead := wideGCM(f, 7)
+	encrypted := buildEncrypted(aead, ShardID{1, 2}, 3, []Record{{PartitionKey: []byte("key"), Data: []byte("data")}, {Data: []byte("x"), ExplicitHash: true}})
+	encrypted.Stamp(1, 2, 3)
+	f.Add([]byte(encrypted))
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, BatchHeaderSize))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		check := func(b Batch) {
+			if b.Encrypted() {
+				if n := len(slices.Collect(b.Ordinals())); n != b.Count() || b.RecordBytes() < n*RecordHeaderSize {
+					t.Fatalf("%d ordinals of %d records of %d bytes", n, b.Count(), b.RecordBytes())
+				}
+				if _, err := b.Decrypt(nil, aead); err != nil && !errors.Is(err, Corrupt) {
+					t.Fatal(err)
+				}
+				return
+			}
 			end, n := b.Base(), 0
 			for o, r := range b.Records() {
 				if o != end {

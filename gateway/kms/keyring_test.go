@@ -231,6 +231,7 @@ func TestKeyringFilesAreReadStrictly(t *testing.T) {
 		{"a falling version", "{version: 1, material: " + secret + "}", "{version: 2, material: " + secret + "}\n  - {version: 1, material: " + secret + "}", "rising numbers from 1"},
 		{"short material", "version: 1, material: " + secret, "version: 1, material: " + secret[:40], "key a: the material of version 1 is not the base64 of 32 bytes"},
 		{"material of another type", "version: 1, material: " + secret, "version: " + secret + ", material: x", "cannot unmarshal"},
+		{"material as a name", "state: enabled", secret + ": enabled", "field a value not found"},
 		{"two documents", good, good + "---\n" + good, "more than one document"},
 		{"nothing", good, "", "the file is empty"},
 		{"no map", good, "- a", "cannot unmarshal"},

@@ -84,8 +84,9 @@ func ParseKeyring(text []byte) (*KeyringFile, error) {
 	return f, nil
 }
 
-// quoted is a piece of the file in an error of the YAML decoder.
-var quoted = regexp.MustCompile("`[^`]*`")
+// quoted is a piece of the file in an error of the YAML decoder, which may be a
+// key in the wrong place.
+var quoted = regexp.MustCompile("`[^`]*`|[A-Za-z0-9+/=]{40,}")
 
 // yamlError makes one line of a decoder's error, without what the file holds.
 func yamlError(err error) error {

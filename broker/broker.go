@@ -176,6 +176,12 @@ func (b *Broker) findPlace(ctx context.Context) (raftfsm.Config, error) {
 // peers remember of it, or else a new one.
 func (b *Broker) meetPeers(ctx context.Context) (err error) {
 	resumes := raftfsm.HasState(b.raftDir())
+	var damage error
+	if resumes {
+		if damage = raftfsm.Verify(b.raftDir()); damage != nil && !errors.Is(damage, stream.Corrupt) {
+			return fmt.Errorf("can't open the metadata: %w", damage)
+		}
+	}
 	if b.group, b.former, err = gather(b.cfg, &b.identity, resumes); err != nil {
 		return err
 	}
@@ -185,11 +191,17 @@ func (b *Broker) meetPeers(ctx context.Context) (err error) {
 	gate.Store(b.former)
 	b.controller.promise, b.controller.recalls = gate, b.recalls
 	b.serveGRPC(b.cfg.GRPCListener)
-	if !resumes || b.identity.ClusterID == "" {
+	switch {
+	case damage != nil && !b.recalls.others(string(b.identity.NodeID)):
+		return fmt.Errorf("can't open the metadata, and no other node is known to have it: %w", damage)
+	case damage != nil:
+		b.logger.Error("the metadata on this disk is damaged: once a majority of the cluster answers, this node takes part as a new, empty disk, and gets everything again",
+			"damage", damage)
+	case !resumes || b.identity.ClusterID == "":
 		return nil
 	}
-	copied, err := b.askPeers(ctx, b.group)
-	if err != nil || !copied {
+	copied, err := b.askPeers(ctx, b.group, damage != nil)
+	if err != nil || !copied && damage == nil {
 		return err
 	}
 	if err := b.startAnew(); err != nil {

@@ -85,6 +85,16 @@ func (r *recalls) voters() (nodes []string) {
 	return nodes
 }
 
+// others tells whether voters other than this node are remembered.
+func (r *recalls) others(self string) bool {
+	for _, v := range r.voters() {
+		if v != self {
+			return true
+		}
+	}
+	return false
+}
+
 // known gives what the metadata knows.
 func known(state *raftfsm.State, servers []raftfsm.Server) map[string]recalled {
 	now := make(map[string]recalled)
@@ -171,9 +181,9 @@ func rolledBack(answer *pb.RecallResponse, diskID string, mark incarnationMark, 
 }
 
 // askPeers finds out whether this disk is a copy from an earlier time. It waits
-// until a majority of the voters that this node knew, itself counted, has
-// answered: raft could do nothing without them either.
-func (b *Broker) askPeers(ctx context.Context, group *member.Group) (copied bool, err error) {
+// until a majority of the voters that this node knew, itself counted unless its
+// metadata is damaged, has answered: raft could do nothing without them either.
+func (b *Broker) askPeers(ctx context.Context, group *member.Group, damaged bool) (copied bool, err error) {
 	voters := b.recalls.voters()
 	self := string(b.identity.NodeID)
 	mark, err := loadIncarnation(b.cfg.DataDir)
@@ -181,7 +191,7 @@ func (b *Broker) askPeers(ctx context.Context, group *member.Group) (copied bool
 		return false, err
 	}
 	_, frame := b.records.Position()
-	heard := map[string]bool{self: true}
+	heard := map[string]bool{self: !damaged}
 	told := false
 	for {
 		members, changed := group.Watch()
@@ -196,7 +206,7 @@ func (b *Broker) askPeers(ctx context.Context, group *member.Group) (copied bool
 		}
 		for _, m := range members {
 			node := string(m.NodeID)
-			if heard[node] || m.State != member.Alive || m.ClusterID != b.identity.ClusterID {
+			if node == self || heard[node] || m.State != member.Alive || m.ClusterID != b.identity.ClusterID {
 				continue
 			}
 			call, cancel := context.WithTimeout(ctx, recallCall)

@@ -6,6 +6,21 @@ import (
 	"path/filepath"
 )
 
+// Verify reads all that a node's raft directory holds, and fails with Kind
+// Corrupt if any of it is damaged. No node may be using it.
+func Verify(dir string) error {
+	ignore := func(error) {} // it is returned as well
+	snaps, err := openSnapStore(filepath.Join(dir, "snapshots"), ignore)
+	if err != nil {
+		return err
+	}
+	logs, err := openStore(dir, ignore)
+	if err != nil {
+		return err
+	}
+	return errors.Join(joinUp(logs, snaps), logs.Close())
+}
+
 // HasState tells whether a node's raft directory holds anything of a cluster:
 // then the node must never form another. What can't be read counts as state.
 // Not for a directory whose node is open.

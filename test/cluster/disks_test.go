@@ -14,6 +14,33 @@ import (
 // name, takes no part until it has everything again (I8, I11), and does so by
 // itself; then it alone can stand in for another that is killed.
 func TestEmptiedDirectory(t *testing.T) {
+	lostDisk(t, func(t *testing.T, dir string) {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestDamagedMetadata damages what one node keeps of raft. The others have all that
+// is in it, so that it too comes back by itself.
+func TestDamagedMetadata(t *testing.T) {
+	lostDisk(t, func(t *testing.T, dir string) {
+		name := filepath.Join(dir, "raft", "raft.mark")
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range raw {
+			raw[i] ^= 1
+		}
+		if err := os.WriteFile(name, raw, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// lostDisk spoils the disk of a node that is down, and starts it again.
+func lostDisk(t *testing.T, spoil func(t *testing.T, dir string)) {
 	c := startCluster(t, 3)
 	c.createStream(t, stream, shards)
 	keys := c.hashKeys(t, stream)
@@ -23,9 +50,7 @@ func TestEmptiedDirectory(t *testing.T) {
 
 	victim := c.nodes[2]
 	victim.kill(t)
-	if err := os.RemoveAll(filepath.Join(c.dir, victim.name)); err != nil {
-		t.Fatal(err)
-	}
+	spoil(t, filepath.Join(c.dir, victim.name))
 	l.writable(t.Context(), t, keys, "without it", time.Now())
 	victim.start(t)
 	victim.awaitReady(t)

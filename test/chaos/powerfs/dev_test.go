@@ -146,8 +146,67 @@ func (d *dev) read(t *testing.T) (reads []history.Read) {
 	return reads
 }
 
+// streams is what became of the streams that come and go beside the load.
+type streams struct {
+	next    int
+	created map[string]bool // the call was answered
+	deleted map[string]bool // true: the call was answered, false: perhaps
+}
+
+func newStreams() *streams { return &streams{created: map[string]bool{}, deleted: map[string]bool{}} }
+
+// comeAndGo creates streams, and deletes most of them, until a call fails. The
+// metadata then has something to lose too.
+func (d *dev) comeAndGo(ctx context.Context, s *streams) {
+	for ; ; s.next++ {
+		name := aws.String(fmt.Sprintf("stream-%d", s.next))
+		if _, err := d.client.CreateStream(ctx, &kinesis.CreateStreamInput{StreamName: name, ShardCount: aws.Int32(1)}); err != nil {
+			s.next++ // it may be there
+			return
+		}
+		s.created[*name] = true
+		w := kinesis.NewStreamExistsWaiter(d.client, func(o *kinesis.StreamExistsWaiterOptions) {
+			o.MinDelay, o.MaxDelay = time.Millisecond, 10*time.Millisecond
+		})
+		if w.Wait(ctx, &kinesis.DescribeStreamInput{StreamName: name}, patience) != nil {
+			return
+		}
+		if s.next%10 == 0 {
+			continue
+		}
+		s.deleted[*name] = false
+		if _, err := d.client.DeleteStream(ctx, &kinesis.DeleteStreamInput{StreamName: name}); err != nil {
+			return
+		}
+		s.deleted[*name] = true
+	}
+}
+
+// violations says which streams are not as the calls were answered.
+func (d *dev) violations(t *testing.T, s *streams) (bad []string) {
+	t.Helper()
+	there := map[string]bool{}
+	for list := kinesis.NewListStreamsPaginator(d.client, &kinesis.ListStreamsInput{}); list.HasMorePages(); {
+		page, err := list.NextPage(t.Context())
+		must(t, err)
+		for _, summary := range page.StreamSummaries {
+			there[*summary.StreamName] = summary.StreamStatus != types.StreamStatusDeleting
+		}
+	}
+	for name := range s.created {
+		deleted, attempted := s.deleted[name]
+		if there[name] && deleted {
+			bad = append(bad, name+" was deleted and is there")
+		}
+		if !there[name] && !attempted {
+			bad = append(bad, name+" was created and is not there")
+		}
+	}
+	return bad
+}
+
 // loadAndLose puts until so many records are acknowledged, and loses power.
-func (d *dev) loadAndLose(t *testing.T, p *Process, h *history.History, round int, count int64, loss Loss) {
+func (d *dev) loadAndLose(t *testing.T, p *Process, h *history.History, s *streams, round int, count int64, loss Loss) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
@@ -169,6 +228,7 @@ func (d *dev) loadAndLose(t *testing.T, p *Process, h *history.History, round in
 			})
 		})
 	}
+	writers.Go(func() { d.comeAndGo(ctx, s) })
 	writers.Wait()
 	lose.Do(func() { t.Errorf("puts fail with the power on:\n%s", d.log.String()) })
 	must(t, p.PowerOn())
@@ -176,7 +236,8 @@ func (d *dev) loadAndLose(t *testing.T, p *Process, h *history.History, round in
 
 // TestDev loses power under `shardstream dev` and its load: what was
 // acknowledged is there after each restart, in order, at its place, and nothing
-// more often than it was put. On a disk that lies it is not.
+// more often than it was put; streams are as the calls were answered. On a disk
+// that lies this is not so.
 func TestDev(t *testing.T) {
 	rounds := 4
 	if os.Getenv("SHARDSTREAM_LONG") != "" {
@@ -196,27 +257,28 @@ func TestDev(t *testing.T) {
 	t.Logf("SHARDSTREAM_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 3))
 
-	h := history.New()
+	h, s := history.New(), newStreams()
 	d := startDev(t, program, p.Path())
 	d.createStream(t)
 	for round := range rounds {
 		loss := Loss{Torn: round%4 > 0, Seed: random.Uint64()}
 		// Every other round the power goes between a write and its sync.
 		must(t, p.Slow(Syncs, time.Duration(round%2)*2*time.Millisecond))
-		d.loadAndLose(t, p, h, round, 1+random.Int64N(3000), loss)
+		d.loadAndLose(t, p, h, s, round, 1+random.Int64N(3000), loss)
 		d = startDev(t, program, p.Path())
-		for _, v := range h.Check(d.read(t)) {
+		for _, v := range append(h.Check(d.read(t)), d.violations(t, s)...) {
 			t.Error(v)
 		}
 		acknowledged, unknown := h.Counts()
-		t.Logf("round %d, %+v: %d values acknowledged, %d unknown", round, loss, acknowledged, unknown)
+		t.Logf("round %d, %+v: %d values acknowledged, %d unknown; %d streams created, %d deleted",
+			round, loss, acknowledged, unknown, len(s.created), len(s.deleted))
 		if t.Failed() {
 			return
 		}
 	}
 
 	must(t, p.Lie(true))
-	d.loadAndLose(t, p, h, rounds, 200, Loss{})
+	d.loadAndLose(t, p, h, s, rounds, 200, Loss{})
 	must(t, p.Heal())
 	d = startDev(t, program, p.Path())
 	if !slices.ContainsFunc(h.Check(d.read(t)), func(v string) bool { return strings.Contains(v, "acknowledged") }) {

@@ -41,6 +41,8 @@ type caller struct {
 	url    string
 	s      string                                   // the row's stream
 	sign   func(r *http.Request, body []byte) error // nil: requests are not signed
+
+	impatient bool // on a patient node: takes a refusal for what it is
 }
 
 // One client for each form of bodies: JSON travels as with the CLI, CBOR as with
@@ -173,7 +175,17 @@ func (c *caller) wantHeaders(a answer, contentType string) {
 // call calls an operation.
 func (c *caller) call(op string, in m) answer {
 	c.Helper()
-	return c.callRaw(op, c.format.encode(c.fill(in)))
+	body := c.format.encode(c.fill(in))
+	a := c.callRaw(op, body)
+	if c.node.patient && !c.impatient && tooFast(a) {
+		c.eventually(func() error {
+			if a = c.callRaw(op, body); tooFast(a) {
+				return fmt.Errorf("%s: %s", op, a.raw)
+			}
+			return nil
+		})
+	}
+	return a
 }
 
 // callRaw calls an operation with a body as it is.
@@ -373,19 +385,3 @@ func (c *caller) data(out m) string {
 
 // shardID gives the id of a shard.
 func shardID(n int) string { return fmt.Sprintf("shardId-%012d", n) }
-
-// served reports whether the operation is.
-func (c *caller) served(op string) bool {
-	c.Helper()
-	return c.call(op, m{}).body["__type"] != unknownOp
-}
-
-// needs skips a row while an operation is not served.
-func (c *caller) needs(ops ...string) {
-	c.Helper()
-	for _, op := range ops {
-		if !c.served(op) {
-			c.Skipf("SKIPPED: %s is not served yet", op)
-		}
-	}
-}

@@ -19,7 +19,8 @@ type node struct {
 	args  []string          // <dir> in them is where the files are
 	files map[string]string // what has to be there at the start
 	// run is for nodes inside the test: it serves until stop is called.
-	run func(dir string) (endpoint string, stop func(), err error)
+	run     func(dir string) (endpoint string, stop func(), err error)
+	patient bool // its clients make calls again that came too fast
 
 	once     sync.Once
 	failure  error  // of the start
@@ -45,7 +46,7 @@ var (
 	// account is for rows that see all streams of the account. They run one by one.
 	account = &node{name: "account", args: []string{"--transition-delay", "0s"}}
 
-	nodes = []*node{plain, slow, account, clocked, guarded}
+	nodes = []*node{plain, slow, account, clocked, guarded, keyed, metered, limited, crowded, secure}
 )
 
 func seedArgs() (args []string) {

@@ -8,7 +8,7 @@ import (
 )
 
 // row is a row of the reference, and what must hold of it. A name that ends in
-// ": more" is one of several tests of a row.
+// ": NUMBER" is one of several tests of a row.
 type row struct {
 	name string
 	test func(*caller)
@@ -17,16 +17,25 @@ type row struct {
 // table is rows that run on one kind of node.
 type table struct {
 	node   *node
-	serial bool // one row at a time
+	serial bool    // one row at a time
+	only   *format // nil: in both
 	rows   []row
 }
 
 func tables() []table {
 	return []table{
-		{node: plain, rows: slices.Concat(malformedRows(), wireRows, typeRows(), errorRows, modelRows(), addressRows, goneRows, streamRows, shardRows, tagRows, recordRows, iteratorRows, consumerRows, policyRows, settingsRows, subscribeRows)},
+		{node: plain, rows: slices.Concat(malformedRows(), wireRows, errorRows, modelRows(), addressRows, goneRows, streamRows,
+			shardRows, scalingRows(), tagRows, recordRows, iteratorRows, consumerRows, policyRows, settingsRows, subscribeRows)},
+		{node: plain, only: inJSON, rows: slices.Concat(jsonRows, typeRows())},
+		{node: plain, only: inCBOR, rows: cborRows},
 		{node: slow, rows: slices.Concat(stateRows, slowConsumerRows, slowSubscribeRows, transitionRows)},
-		{node: account, serial: true, rows: slices.Concat(accountRows, commitmentRows)},
+		{node: secure, rows: transportRows},
+		{node: metered, rows: meteredRows},
+		{node: limited, rows: limitedRows},
 		{node: guarded, rows: signatureRows()},
+		{node: account, serial: true, rows: slices.Concat(accountRows, commitmentRows)},
+		{node: crowded, serial: true, rows: crowdedRows},
+		{node: keyed, serial: true, rows: encryptionRows},
 		{node: clocked, serial: true, rows: clockRows},
 	}
 }
@@ -37,6 +46,9 @@ func TestRows(t *testing.T) {
 	for _, table := range tables() {
 		for _, row := range table.rows {
 			for _, f := range formats {
+				if table.only != nil && table.only != f {
+					continue
+				}
 				t.Run(row.name+"/"+f.name, func(t *testing.T) {
 					if !table.serial {
 						t.Parallel()
@@ -46,6 +58,30 @@ func TestRows(t *testing.T) {
 					row.test(newCaller(t, table.node, f, name[:min(len(name), 100)]+"."+f.name))
 				})
 			}
+		}
+	}
+}
+
+// TestEveryRow holds the list of rows against the tables: none is missing
+// silently, and none is tested that the list does not have.
+func TestEveryRow(t *testing.T) {
+	number := regexp.MustCompile(`: \d+$`)
+	tested := map[string]bool{}
+	for _, table := range tables() {
+		for _, row := range table.rows {
+			name := number.ReplaceAllString(row.name, "")
+			if _, listed := reference[name]; !listed {
+				t.Errorf("%s is tested, and not on the list", name)
+			}
+			tested[name] = true
+		}
+	}
+	for name, elsewhere := range reference {
+		switch {
+		case elsewhere == "" && !tested[name]:
+			t.Errorf("%s is not tested", name)
+		case elsewhere != "" && tested[name]:
+			t.Errorf("%s is tested here, and said to be tested or waived elsewhere", name)
 		}
 	}
 }

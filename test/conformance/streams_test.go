@@ -117,7 +117,6 @@ var streamRows = []row{
 		c.gone()
 	}},
 	{"3.3 DeleteStream/consumers", func(c *caller) {
-		c.needs("RegisterStreamConsumer")
 		c.create(1)
 		c.ok("RegisterStreamConsumer", m{"StreamARN": "<ARN>", "ConsumerName": "c"})
 		text := "DeleteStream can’t delete <A>:<S> because there are consumers associated with this data stream. To delete <S> anyway, set the EnforceConsumerDeletion parameter to true to force the deletion of all the consumers that are associated with it."

@@ -118,7 +118,6 @@ var tagRows = []row{
 		}
 	}},
 	{"3.5 tags/of consumers", func(c *caller) {
-		c.needs("RegisterStreamConsumer")
 		c.create(1)
 		arn := c.consumer("c")
 		c.empty("TagResource", m{"ResourceARN": arn, "Tags": m{"a": "1", "b": "2"}})

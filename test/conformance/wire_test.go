@@ -166,95 +166,12 @@ var wireRows = []row{
 		c.empty("AddTagsToStream", m{"StreamName": "<S>", "Tags": m{"a": "b"}})
 		c.empty("DeleteStream", m{"StreamName": "<S>"})
 	}},
-	{"1.3 JSON/blob", func(c *caller) {
-		if c.format != inJSON {
-			c.Skip("of JSON")
-		}
-		c.create(1)
-		at := c.iterator("0", "TRIM_HORIZON")
-		body := c.text(`{"StreamName":"<S>","PartitionKey":"k","Data":"%s"}`)
-		for _, good := range []string{"", "AA==", "AAE=", "AAEC", "-_AA"} {
-			a := c.callRaw("PutRecord", fmt.Appendf(nil, body, good))
-			if good == "-_AA" { // not the standard's alphabet
-				c.refusal(good, a, serialization, "'-_AA' can not be converted to a Blob: Invalid Base64 character: '-'")
-			} else if a.status != http.StatusOK {
-				c.Errorf("%q: %d %s", good, a.status, a.raw)
-			}
-		}
-		for i, want := range []string{"", "AA==", "AAE=", "AAEC"} {
-			if got := c.read(at)["Records"].(list)[i].(m)["Data"]; got != want {
-				c.Errorf("%q came back as %v", want, got)
-			}
-		}
-	}},
-	{"1.3 JSON/timestamp in", func(c *caller) {
-		if c.format != inJSON {
-			c.Skip("of JSON")
-		}
-		c.create(1)
-		body := c.text(`{"StreamName":"<S>","ShardId":"0","ShardIteratorType":"AT_TIMESTAMP","Timestamp":%s}`)
-		for _, good := range []string{"1459799926.480", "1459799926", "1.459799926480E9", "0"} {
-			if a := c.callRaw("GetShardIterator", fmt.Appendf(nil, body, good)); a.status != http.StatusOK {
-				c.Errorf("%s: %d %s", good, a.status, a.raw)
-			}
-		}
-		c.refusal("a string", c.callRaw("GetShardIterator", fmt.Appendf(nil, body, `"2016-04-04T19:58:46.480Z"`)), serialization,
-			"class java.lang.String can not be converted to milliseconds since epoch")
-	}},
-	{"1.3 JSON/timestamp out", timesOut},
-	{"1.4 CBOR/timestamp", timesOut},
-	{"1.4 CBOR/accepted forms", func(c *caller) {
-		if c.format != inCBOR {
-			c.Skip("of CBOR")
-		}
-		c.create(1)
-		name := c.s
-		text := func(s string) []byte { return appendCBOR(nil, s) }
-		chunked := func(major byte, parts ...string) []byte {
-			b := []byte{major<<5 | 31}
-			for _, p := range parts {
-				b = append(appendHead(b, major, uint64(len(p))), p...)
-			}
-			return append(b, 0xff)
-		}
-		join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-		key, data, part := text("StreamName"), text("Data"), text("PartitionKey")
-		for what, body := range map[string][]byte{
-			"a map of definite length":   join([]byte{0xa3}, key, text(name), data, []byte{0x41, 'x'}, part, text("k")),
-			"a map of indefinite length": join([]byte{0xbf}, key, text(name), data, []byte{0x41, 'x'}, part, text("k"), []byte{0xff}),
-			"lengths that are too wide":  join([]byte{0xb8, 3}, key, []byte{0x7a, 0, 0, 0, byte(len(name))}, []byte(name), data, []byte{0x59, 0, 1, 'x'}, part, text("k")),
-			"strings in chunks":          join([]byte{0xbf}, chunked(3, "Stream", "Name"), chunked(3, name[:1], name[1:]), data, chunked(2, "x", ""), part, chunked(3, "k"), []byte{0xff}),
-			"null and undefined":         join([]byte{0xbf}, key, text(name), data, []byte{0x41, 'x'}, part, text("k"), text("ExplicitHashKey"), []byte{0xf6}, text("StreamARN"), []byte{0xf7, 0xff}),
-		} {
-			if a := c.callRaw("PutRecord", body); a.status != http.StatusOK {
-				c.Errorf("%s: %d %x", what, a.status, a.raw)
-			}
-		}
-		for what, n := range map[string][]byte{"in the head": {0x05}, "8 bits": {0x18, 5}, "16 bits": {0x19, 0, 5}, "32 bits": {0x1a, 0, 0, 0, 5}, "64 bits": {0x1b, 0, 0, 0, 0, 0, 0, 0, 5}} {
-			if a := c.callRaw("ListStreams", join([]byte{0xa1}, text("Limit"), n)); a.status != http.StatusOK {
-				c.Errorf("an integer %s: %d %x", what, a.status, a.raw)
-			}
-		}
-		records := join([]byte{0xbf}, key, text(name), text("Records"), []byte{0x9f, 0xbf}, data, []byte{0x41, 'y'}, part, text("k"), []byte{0xff, 0xff, 0xff})
-		if a := c.callRaw("PutRecords", records); a.status != http.StatusOK {
-			c.Errorf("an array of indefinite length: %d %x", a.status, a.raw)
-		}
-		c.want("all records", "x x x x x y", c.data(c.read(c.iterator("0", "TRIM_HORIZON"))))
-	}},
 	{"1.4 CBOR/blob", func(c *caller) {
 		c.create(1)
 		data := string([]byte{0, 1, 2, 0xff})
 		c.put("k", data)
 		if got := c.data(c.read(c.iterator("0", "TRIM_HORIZON"))); got != data {
 			c.Errorf("%q", got)
-		}
-	}},
-	{"1.4 CBOR/empty input", func(c *caller) {
-		if c.format != inCBOR {
-			c.Skip("of CBOR")
-		}
-		if a := c.callRaw("DescribeLimits", []byte{0xbf, 0xff}); a.status != http.StatusOK {
-			c.Errorf("%d %x", a.status, a.raw)
 		}
 	}},
 	{"1.4 CBOR/errors", func(c *caller) {
@@ -336,6 +253,84 @@ var wireRows = []row{
 		}
 		c.refused("DescribeStream", m{"StreamName": "<S>", "StreamId": "x"}, validation,
 			"1 validation error detected: Value 'x' at 'streamId' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-z0-9]{20}-[a-z0-9]{3}")
+	}},
+}
+
+// jsonRows and cborRows are about one of the two forms.
+var jsonRows = []row{
+	{"1.3 JSON/blob", func(c *caller) {
+		c.create(1)
+		at := c.iterator("0", "TRIM_HORIZON")
+		body := c.text(`{"StreamName":"<S>","PartitionKey":"k","Data":"%s"}`)
+		for _, good := range []string{"", "AA==", "AAE=", "AAEC", "-_AA"} {
+			a := c.callRaw("PutRecord", fmt.Appendf(nil, body, good))
+			if good == "-_AA" { // not the standard's alphabet
+				c.refusal(good, a, serialization, "'-_AA' can not be converted to a Blob: Invalid Base64 character: '-'")
+			} else if a.status != http.StatusOK {
+				c.Errorf("%q: %d %s", good, a.status, a.raw)
+			}
+		}
+		for i, want := range []string{"", "AA==", "AAE=", "AAEC"} {
+			if got := c.read(at)["Records"].(list)[i].(m)["Data"]; got != want {
+				c.Errorf("%q came back as %v", want, got)
+			}
+		}
+	}},
+	{"1.3 JSON/timestamp in", func(c *caller) {
+		c.create(1)
+		body := c.text(`{"StreamName":"<S>","ShardId":"0","ShardIteratorType":"AT_TIMESTAMP","Timestamp":%s}`)
+		for _, good := range []string{"1459799926.480", "1459799926", "1.459799926480E9", "0"} {
+			if a := c.callRaw("GetShardIterator", fmt.Appendf(nil, body, good)); a.status != http.StatusOK {
+				c.Errorf("%s: %d %s", good, a.status, a.raw)
+			}
+		}
+		c.refusal("a string", c.callRaw("GetShardIterator", fmt.Appendf(nil, body, `"2016-04-04T19:58:46.480Z"`)), serialization,
+			"class java.lang.String can not be converted to milliseconds since epoch")
+	}},
+	{"1.3 JSON/timestamp out", timesOut},
+}
+
+var cborRows = []row{
+	{"1.4 CBOR/timestamp", timesOut},
+	{"1.4 CBOR/accepted forms", func(c *caller) {
+		c.create(1)
+		name := c.s
+		text := func(s string) []byte { return appendCBOR(nil, s) }
+		chunked := func(major byte, parts ...string) []byte {
+			b := []byte{major<<5 | 31}
+			for _, p := range parts {
+				b = append(appendHead(b, major, uint64(len(p))), p...)
+			}
+			return append(b, 0xff)
+		}
+		join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+		key, data, part := text("StreamName"), text("Data"), text("PartitionKey")
+		for what, body := range map[string][]byte{
+			"a map of definite length":   join([]byte{0xa3}, key, text(name), data, []byte{0x41, 'x'}, part, text("k")),
+			"a map of indefinite length": join([]byte{0xbf}, key, text(name), data, []byte{0x41, 'x'}, part, text("k"), []byte{0xff}),
+			"lengths that are too wide":  join([]byte{0xb8, 3}, key, []byte{0x7a, 0, 0, 0, byte(len(name))}, []byte(name), data, []byte{0x59, 0, 1, 'x'}, part, text("k")),
+			"strings in chunks":          join([]byte{0xbf}, chunked(3, "Stream", "Name"), chunked(3, name[:1], name[1:]), data, chunked(2, "x", ""), part, chunked(3, "k"), []byte{0xff}),
+			"null and undefined":         join([]byte{0xbf}, key, text(name), data, []byte{0x41, 'x'}, part, text("k"), text("ExplicitHashKey"), []byte{0xf6}, text("StreamARN"), []byte{0xf7, 0xff}),
+		} {
+			if a := c.callRaw("PutRecord", body); a.status != http.StatusOK {
+				c.Errorf("%s: %d %x", what, a.status, a.raw)
+			}
+		}
+		for what, n := range map[string][]byte{"in the head": {0x05}, "8 bits": {0x18, 5}, "16 bits": {0x19, 0, 5}, "32 bits": {0x1a, 0, 0, 0, 5}, "64 bits": {0x1b, 0, 0, 0, 0, 0, 0, 0, 5}} {
+			if a := c.callRaw("ListStreams", join([]byte{0xa1}, text("Limit"), n)); a.status != http.StatusOK {
+				c.Errorf("an integer %s: %d %x", what, a.status, a.raw)
+			}
+		}
+		records := join([]byte{0xbf}, key, text(name), text("Records"), []byte{0x9f, 0xbf}, data, []byte{0x41, 'y'}, part, text("k"), []byte{0xff, 0xff, 0xff})
+		if a := c.callRaw("PutRecords", records); a.status != http.StatusOK {
+			c.Errorf("an array of indefinite length: %d %x", a.status, a.raw)
+		}
+		c.want("all records", "x x x x x y", c.data(c.read(c.iterator("0", "TRIM_HORIZON"))))
+	}},
+	{"1.4 CBOR/empty input", func(c *caller) {
+		if a := c.callRaw("DescribeLimits", []byte{0xbf, 0xff}); a.status != http.StatusOK {
+			c.Errorf("%d %x", a.status, a.raw)
+		}
 	}},
 }
 

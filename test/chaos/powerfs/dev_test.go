@@ -230,7 +230,10 @@ func (d *dev) loadAndLose(t *testing.T, p *Process, h *history.History, s *strea
 	}
 	writers.Go(func() { d.comeAndGo(ctx, s) })
 	writers.Wait()
-	lose.Do(func() { t.Errorf("puts fail with the power on:\n%s", d.log.String()) })
+	lose.Do(func() {
+		d.kill() // its log is whole then
+		t.Errorf("puts fail with the power on:\n%s", d.log.String())
+	})
 	must(t, p.PowerOn())
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"iter"
+	"math"
 	"sync"
 	"time"
 
@@ -54,6 +55,35 @@ func (l *limits) judge(op string, id stream.ShardID, pass func(*throttle.Shard, 
 		return stream.Errorf(stream.Throttled, op, "over the limits of shard %s", id)
 	}
 	return nil
+}
+
+// share is one subscription's of a shard: each consumer has one of its own.
+// Without limits it is nil and as large as wanted.
+type share struct {
+	elapsed func() time.Duration
+	used    throttle.FanOut
+}
+
+func (l *limits) share() *share {
+	if l == nil {
+		return nil
+	}
+	return &share{elapsed: l.elapsed}
+}
+
+// delay gives the time until the next records may be pushed.
+func (s *share) delay() time.Duration {
+	if s == nil {
+		return 0
+	}
+	return s.used.Delay(s.elapsed())
+}
+
+// pushed counts the records from an offset on.
+func (s *share) pushed(batches []stream.Batch, from stream.Offset) {
+	if s != nil {
+		s.used.Pushed(s.elapsed(), bytesGiven(batches, from, math.MaxInt, math.MaxInt))
+	}
 }
 
 // recordSizes gives the bytes of each record, data and partition key, in order.

@@ -197,6 +197,52 @@ func TestIteratorsAreLimited(t *testing.T) {
 	}
 }
 
+// TestSubscriptionsAreLimited: what is pushed waits, and nothing is refused.
+func TestSubscriptionsAreLimited(t *testing.T) {
+	b, s, now := limited(t)
+	const size = 128 << 10
+	for i := range 48 { // 6 MiB
+		mustStore(t, send(t, b, s, byte(i+1), 0, 0, 1, size, false), uint64(i))
+		*now += time.Second
+	}
+	subscribed := func(consumer string) *tailer {
+		return startTail(t, b.Data(), s, func(r *pb.TailRequest) {
+			r.MaxSilenceMs = 1
+			r.Subscription = &pb.Subscription{Consumer: consumer, ConsumerCreatedS: 1, Id: make([]byte, 16)}
+		})
+	}
+	// upTo counts the records that come until there is an event without.
+	upTo := func(r *tailer) (n int) {
+		for {
+			e := r.event()
+			if len(e.Batches) == 0 {
+				return n
+			}
+			n += len(e.Batches)
+		}
+	}
+	r := subscribed("a")
+	// An event has up to 256 KiB, and the last one may go over the share.
+	for _, want := range []int{2 << 20 / size, 0} {
+		if n := upTo(r); n < want || n > want+1 {
+			t.Fatalf("%d records, not %d", n, want)
+		}
+	}
+	if n := upTo(subscribed("b")); n < 2<<20/size {
+		t.Errorf("another consumer gets %d records", n)
+	}
+	all := startTail(t, b.Data(), s)
+	all.records(48) // no subscription, no share
+	total := 16
+	for range 3 {
+		*now += time.Second
+		total += upTo(r)
+	}
+	if total < 47 || total > 48 {
+		t.Errorf("%d records in three seconds more", total)
+	}
+}
+
 // sized gives a batch of records of these sizes, and the same encrypted.
 func sized(t *testing.T, base stream.Offset, sizes ...int) (plain, encrypted stream.Batch) {
 	t.Helper()

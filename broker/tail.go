@@ -35,6 +35,7 @@ type tail struct {
 	sub     *pb.Subscription
 	seats   *seats
 	holder  *holder // nil without a subscription
+	share   *share  // of the shard's throughput; nil: all of it
 	watch   *replica.Watch
 
 	from  stream.Offset
@@ -65,6 +66,7 @@ func (s *dataService) openTail(req *pb.TailRequest) (*tail, error) {
 		if t.holder, err = t.seats.take(t.sub, s.host.clock.since()); err != nil {
 			return nil, err
 		}
+		t.share = s.host.limits.share()
 	}
 	return t, nil
 }
@@ -100,8 +102,11 @@ func (t *tail) next(ctx context.Context) (*pb.TailEvent, error) {
 			return nil, err
 		}
 	}
+	if held, err := t.hold(ctx); held != nil || err != nil {
+		return held, err
+	}
 	first := t.last.IsZero()
-	event, err := t.look(first)
+	event, err := t.look(first, maxTailRecords)
 	if event != nil || err != nil {
 		return event, err
 	}
@@ -123,7 +128,7 @@ func (t *tail) next(ctx context.Context) (*pb.TailEvent, error) {
 		case <-t.stopped:
 			return nil, errStopping
 		}
-		if event, err := t.look(speak); event != nil || err != nil {
+		if event, err := t.look(speak, maxTailRecords); event != nil || err != nil {
 			return event, err
 		}
 	}
@@ -139,6 +144,8 @@ func (t *tail) sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-t.timer.C:
 		return nil
+	case <-t.displaced():
+		return errDisplaced
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-t.stopped:
@@ -146,9 +153,25 @@ func (t *tail) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// look gives an event if there is something new, or if it is to speak anyway.
-// Without one the watch waits.
-func (t *tail) look(speak bool) (*pb.TailEvent, error) {
+// hold waits while the consumer has had its share of the shard. If that is for
+// longer than it may be silent it gives an event without records.
+func (t *tail) hold(ctx context.Context) (*pb.TailEvent, error) {
+	d := t.share.delay()
+	if d <= 0 {
+		return nil, nil
+	}
+	if left := t.silence - time.Since(t.last); t.silence > 0 && left < d {
+		if err := t.sleep(ctx, left); err != nil {
+			return nil, err
+		}
+		return t.look(true, 0)
+	}
+	return nil, t.sleep(ctx, d)
+}
+
+// look gives an event of up to so many records if there is something new, or if
+// it is to speak anyway. Without one the watch waits.
+func (t *tail) look(speak bool, records int) (*pb.TailEvent, error) {
 	h, err := t.host.reading(t.shard)
 	if err != nil {
 		return nil, err
@@ -161,11 +184,11 @@ func (t *tail) look(speak bool) (*pb.TailEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	records := 0
-	if there {
-		records = maxTailRecords
-	} else if speak = speak || t.atEnd(); !speak {
-		return nil, nil
+	if !there {
+		records = 0
+		if speak = speak || t.atEnd(); !speak {
+			return nil, nil
+		}
 	}
 	r, err := h.Read(t.from, t.host.cutoff(h), records, maxTailBytes)
 	if err != nil {
@@ -177,8 +200,9 @@ func (t *tail) look(speak bool) (*pb.TailEvent, error) {
 		for i, b := range r.Batches {
 			e.Batches[i] = b
 		}
+		t.share.pushed(r.Batches, t.from)
 		t.from = r.Batches[n-1].End()
-	} else if there {
+	} else if records > 0 {
 		t.from = r.HighWatermark // nothing but a hole that was given up
 	}
 	t.tip = t.from >= r.HighWatermark

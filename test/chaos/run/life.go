@@ -64,7 +64,10 @@ func lifeNemeses() []Nemesis {
 		}},
 		{Name: "reshard", What: "splits, merges and scaling, one after the other", Strike: func(ctx context.Context, w *World) error {
 			w.Events.Add("reshard", "stream")
-			return w.Reshard(ctx)
+			if err := w.Reshard(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			return nil
 		}},
 		{Name: "reshard-kill", What: "a reshard while a broker is killed", Strike: func(ctx context.Context, w *World) error {
 			done := make(chan error, 1)

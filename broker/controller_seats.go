@@ -14,9 +14,10 @@ const (
 	// seatPatience is how long a node must have been well to vote, and a voter
 	// gone to lose its vote.
 	seatPatience = 30 * time.Second
-	// seatSwapPatience is that of a node which has come back with another disk:
-	// its old server is gone for certain, and until its new one votes, the
-	// metadata bears one death less.
+	// seatSwapPatience is that of a node which has come back with another disk,
+	// whose old server is gone for certain, and of all who don't vote while the
+	// number of voters is even: until there is one more, the metadata bears one
+	// death less.
 	seatSwapPatience = 2 * time.Second
 	// seatPause is the least time between two changes of the voters.
 	seatPause = time.Second
@@ -88,10 +89,19 @@ func (k seatKeeper) next(now time.Time, self string, brokers []*pb.Broker, serve
 	var members []placement.Member
 	byID := make(map[string]raftfsm.Server, len(servers))
 	patience := make(map[string]time.Duration)
+	voters := 0
+	for _, s := range servers {
+		if s.Voter {
+			voters++
+		}
+	}
 	for _, s := range servers {
 		b := byNode[s.NodeID]
 		if patience[s.NodeID] == 0 {
 			patience[s.NodeID] = seatPatience
+		}
+		if !s.Voter && voters%2 == 0 {
+			patience[s.NodeID] = seatSwapPatience
 		}
 		if b != nil && s.ID != raftfsm.ServerID(b.NodeId, b.DiskId) {
 			patience[s.NodeID] = seatSwapPatience

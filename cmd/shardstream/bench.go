@@ -13,11 +13,12 @@ import (
 
 // benchCmd is `shardstream bench`.
 type benchCmd struct {
-	Put      benchPut      `cmd:"" help:"PutRecord, one record a call."`
-	PutBatch benchPutBatch `cmd:"" help:"PutRecords, many records a call."`
-	Get      benchGet      `cmd:"" help:"Drain a stream with GetRecords."`
-	E2E      benchE2E      `cmd:"" name:"e2e" help:"Time from put to get, with readers that poll."`
-	Ceiling  benchCeiling  `cmd:"" help:"Puts against a server that stores nothing: the most this client and machine can show."`
+	Put       benchPut       `cmd:"" help:"PutRecord, one record a call."`
+	PutBatch  benchPutBatch  `cmd:"" help:"PutRecords, many records a call."`
+	Get       benchGet       `cmd:"" help:"Drain a stream with GetRecords."`
+	E2E       benchE2E       `cmd:"" name:"e2e" help:"Time from put to get, with readers that poll."`
+	Subscribe benchSubscribe `cmd:"" help:"Time from put to event, with any number of subscriptions (enhanced fan-out)."`
+	Ceiling   benchCeiling   `cmd:"" help:"Puts against a server that stores nothing: the most this client and machine can show."`
 }
 
 // Help is what `shardstream bench --help` says below its first line.
@@ -33,6 +34,7 @@ Examples:
   shardstream bench put --connections 16
   shardstream bench put-batch --batch 500 --shards 8 --verify
   shardstream bench e2e --rate 200 --json
+  shardstream bench subscribe --consumers 20 --shards 50 --rate 500
   shardstream bench ceiling --batch 500`
 }
 

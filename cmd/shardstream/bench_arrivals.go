@@ -86,19 +86,24 @@ func (a *arrivals) read(ctx context.Context, cursor *shardCursor, r *arrivalRead
 // finish waits until want records have arrived, or none for five seconds, and
 // then stops the readers.
 func (a *arrivals) finish(want int64) {
-	patience := time.NewTimer(5 * time.Second)
-	defer patience.Stop()
-	for waiting := a.count.Load() < want; waiting; {
-		select {
-		case <-a.changed:
-			patience.Reset(5 * time.Second)
-			waiting = a.count.Load() < want
-		case <-patience.C:
-			waiting = false
-		}
-	}
+	awaitArrivals(&a.count, a.changed, want)
 	a.stop()
 	a.wg.Wait()
+}
+
+// awaitArrivals waits until count, whose growth changed signals, is want, or has
+// not grown for five seconds.
+func awaitArrivals(count *atomic.Int64, changed <-chan struct{}, want int64) {
+	patience := time.NewTimer(5 * time.Second)
+	defer patience.Stop()
+	for count.Load() < want {
+		select {
+		case <-changed:
+			patience.Reset(5 * time.Second)
+		case <-patience.C:
+			return
+		}
+	}
 }
 
 func (a *arrivals) report(r *benchResult) {

@@ -30,6 +30,7 @@ type benchResult struct {
 	Latency          benchLatency     `json:"latency"`             // of a request
 	OfCeiling        float64          `json:"ofCeiling,omitempty"` // records a second, as a part of the ceiling's
 	EndToEnd         *benchArrivals   `json:"endToEnd,omitempty"`
+	Subscriptions    int              `json:"subscriptions,omitempty"`
 	Errors           map[string]int64 `json:"errors"` // by code
 	Verified         *benchVerified   `json:"verified,omitempty"`
 }
@@ -96,7 +97,11 @@ func (r *benchResult) print(w io.Writer, asJSON bool) error {
 		fmt.Fprintf(&b, "  of ceiling  %.1f %%\n", 100*r.OfCeiling)
 	}
 	if r.EndToEnd != nil {
-		fmt.Fprintf(&b, "  put to get  %s  (%s records arrived)\n", r.EndToEnd.Latency, decimal(r.EndToEnd.Records))
+		to := "get"
+		if r.Subscriptions > 0 {
+			to = fmt.Sprintf("event at %s subscriptions", decimal(int64(r.Subscriptions)))
+		}
+		fmt.Fprintf(&b, "  put to %s  %s  (%s records arrived)\n", to, r.EndToEnd.Latency, decimal(r.EndToEnd.Records))
 	}
 	fmt.Fprintf(&b, "  errors      %s\n", r.errorList())
 	if v := r.Verified; v != nil {

@@ -101,7 +101,7 @@ func (s *benchStream) list(ctx context.Context) error {
 }
 
 func (s *benchStream) delete(ctx context.Context) error {
-	return s.call(ctx, "DeleteStream", map[string]any{"StreamName": s.name}, nil)
+	return s.call(ctx, "DeleteStream", map[string]any{"StreamName": s.name, "EnforceConsumerDeletion": true}, nil)
 }
 
 // call makes an unmeasured call; an answer that is no success is an *apiError.

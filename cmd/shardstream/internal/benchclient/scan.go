@@ -72,18 +72,19 @@ type Got struct {
 	Data, PartitionKey, SequenceNumber []byte
 }
 
-// GotRecords is what a GetRecords answer says besides its records.
+// GotRecords is what a GetRecords answer or an event says besides its records.
 type GotRecords struct {
-	Next         []byte // iterator to go on with; empty at the end of a closed shard
+	Next         []byte // iterator or number to go on with; empty at the end of a closed shard
 	BehindMillis int64
 }
 
-// ScanGetRecords gives the records of a GetRecords answer in order.
+// ScanGetRecords gives the records of a GetRecords answer, or of an event of a
+// SubscribeToShard, in order.
 func ScanGetRecords(body []byte, yield func(Got)) (g GotRecords, ok bool) {
 	s := scanner{b: body}
 	ok = s.object(func(key []byte) bool {
 		switch string(key) {
-		case "NextShardIterator":
+		case "NextShardIterator", "ContinuationSequenceNumber":
 			return s.text(&g.Next)
 		case "MillisBehindLatest":
 			var number []byte

@@ -112,12 +112,7 @@ func (t *Target) signedHeader(ctx context.Context, op string, body []byte) ([]by
 	}
 	r.Header.Set("Content-Type", contentType)
 	r.Header.Set("X-Amz-Target", "Kinesis_20131202."+op)
-	credentials, err := t.credentials.Retrieve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, r, hex.EncodeToString(sum[:]), "kinesis", t.region, time.Now()); err != nil {
+	if err := t.sign(ctx, r, body); err != nil {
 		return nil, err
 	}
 	header := t.appendHeader(nil, op, len(body))
@@ -127,4 +122,13 @@ func (t *Target) signedHeader(ctx context.Context, op string, body []byte) ([]by
 		}
 	}
 	return append(header, "\r\n"...), nil
+}
+
+func (t *Target) sign(ctx context.Context, r *http.Request, body []byte) error {
+	credentials, err := t.credentials.Retrieve(ctx)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(body)
+	return v4.NewSigner().SignHTTP(ctx, credentials, r, hex.EncodeToString(sum[:]), "kinesis", t.region, time.Now())
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	pb "shardstream/proto/shardstream/v1"
 )
 
 // TestKeyring takes a keyring through its life.
@@ -53,5 +55,23 @@ func TestKeyring(t *testing.T) {
 	status, _, stderr := runCLI(t, "", "keyring", "add", path, "--alias", "orders")
 	if status != exitUsage || !strings.Contains(stderr, "alias orders is there twice") {
 		t.Errorf("status %d, %q", status, stderr)
+	}
+}
+
+// TestDataKeysOfAStream: until when an operator has to keep the wrapping key.
+func TestDataKeysOfAStream(t *testing.T) {
+	const at = 1_795_507_200_000
+	var out strings.Builder
+	printDataKeys(&out, dataKeyRows(&pb.Stream{RetentionHours: 48, DataKeys: []*pb.DataKey{
+		{Id: 2, KeyId: "alias/a", CreatedMs: at, RetiredMs: at + 3_600_000},
+		{Id: 3, KeyId: "alias/b", CreatedMs: at + 3_600_000},
+	}}))
+	if got := out.String(); got != "data key 2, wrapped by alias/a: used until 2026-11-24T09:00:00.000Z, needed until 2026-11-27T09:00:00.000Z\n"+
+		"data key 3, wrapped by alias/b: in use since 2026-11-24T09:00:00.000Z\n\n" {
+		t.Errorf("%q", got)
+	}
+	out.Reset()
+	if printDataKeys(&out, dataKeyRows(&pb.Stream{})); out.Len() > 0 {
+		t.Errorf("%q of a stream that was never encrypted", out.String())
 	}
 }

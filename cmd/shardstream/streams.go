@@ -152,10 +152,11 @@ func (c *streamDescribeCmd) Run(e *env) error {
 	if c.JSON {
 		return printJSON(e.stdout, struct {
 			streamRow
-			ShardList []shardRow `json:"shardList"`
-		}{rowOf(&v.meta, s), rows})
+			DataKeys  []dataKeyRow `json:"dataKeys"`
+			ShardList []shardRow   `json:"shardList"`
+		}{rowOf(&v.meta, s), dataKeyRows(s), rows})
 	}
-	return c.print(e.stdout, rowOf(&v.meta, s), rows)
+	return c.print(e.stdout, rowOf(&v.meta, s), dataKeyRows(s), rows)
 }
 
 func shardRows(v *clusterView, s *pb.Stream) []shardRow {
@@ -216,9 +217,10 @@ func leaderReports(v *clusterView) map[uint64]*pb.ReplicaStatus {
 	return reports
 }
 
-func (c *streamDescribeCmd) print(w io.Writer, s streamRow, rows []shardRow) error {
+func (c *streamDescribeCmd) print(w io.Writer, s streamRow, keys []dataKeyRow, rows []shardRow) error {
 	fmt.Fprintf(w, "stream %s (id %d): %s, %d of %s open, retention %d h, created %s\n\n", s.Name, s.ID, s.Status,
 		s.Open, plural(uint64(s.Shards), "shard"), s.Retention, s.Created)
+	printDataKeys(w, keys)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SHARD\tSTATE\tLEADER\tEPOCH\tIN SYNC\tOTHERS\tSTART\tHW\tEND")
 	for _, r := range rows {

@@ -28,11 +28,18 @@ type application struct {
 	strange    []string          // lines that mean nothing
 }
 
+func newApplication() *application {
+	return &application{
+		name: "application", workers: map[string]*process{}, reads: map[history.Place]history.Read{},
+		perWorker: map[string]int{}, ended: map[string]string{},
+	}
+}
+
 // startWorker starts a worker of a module's program.
-func (a *application) startWorker(t *testing.T, worker, module string, env []string) {
+func (a *application) startWorker(t *testing.T, worker, module string, env []string, options ...string) {
 	t.Helper()
 	env = append(env, "APPLICATION="+a.name, "WORKER="+worker)
-	a.workers[worker] = launch(t, worker, env, func(line string) { a.note(worker, line) }, java(module, "Worker")...)
+	a.workers[worker] = launch(t, worker, env, func(line string) { a.note(worker, line) }, java(module, "Worker", options...)...)
 }
 
 // note takes one event of a worker.
@@ -43,6 +50,9 @@ func (a *application) note(worker, line string) {
 	switch {
 	case len(f) == 6 && f[0] == "record":
 		at := history.Place{ShardID: f[1], SequenceNumber: f[2]}
+		if f[3] != "0" { // of an aggregated record
+			at.SequenceNumber += "." + f[3]
+		}
 		a.reads[at] = history.Read{Place: at, Key: f[4], Value: f[5]}
 		a.deliveries++
 		a.perWorker[worker]++
@@ -143,13 +153,10 @@ func TestKCL(t *testing.T) {
 func runKCL(t *testing.T, r *row, module, retrieval string) {
 	d := startDynamo(t, r)
 	s := startServer(t)
-	c := s.client()
+	c := s.client(t)
 	const stream = "kcl"
 	createStream(t, c, stream, 8)
-	a := &application{
-		name: "application", workers: map[string]*process{}, reads: map[history.Place]history.Read{},
-		perWorker: map[string]int{}, ended: map[string]string{},
-	}
+	a := newApplication()
 	if module == "kcl3" {
 		d.createLeaseTable(t, a.name)
 	}

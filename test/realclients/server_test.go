@@ -1,12 +1,18 @@
 package realclients
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
@@ -19,14 +25,18 @@ type server struct {
 	trust    string // the certificate's file, "" without TLS
 }
 
-// startServer runs dev on free ports, in memory's pace: streams change their
-// state within 100 ms.
+// startServer runs dev on free ports. Every request has to be signed, by
+// clientEnv's key. Streams change their state within 100 ms.
 func startServer(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := &server{}
+	keys := filepath.Join(t.TempDir(), "keys.yaml")
+	if err := os.WriteFile(keys, fmt.Appendf(nil, "keys:\n  - access-key: %s\n    secret-key: %s\n", accessKey, secretKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	serving := make(chan struct{})
 	var once sync.Once
-	args = append([]string{program, "dev", "--ephemeral", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--transition-delay", "100ms"}, args...)
+	args = append([]string{program, "dev", "--ephemeral", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--transition-delay", "100ms", "--auth", "sigv4", "--credentials", keys}, args...)
 	s.process = launch(t, "shardstream", clientEnv(), func(line string) {
 		if v, ok := strings.CutPrefix(line, "endpoint: "); ok {
 			s.endpoint = strings.TrimSpace(v)
@@ -47,11 +57,24 @@ func startServer(t *testing.T, args ...string) *server {
 }
 
 // client gives the test's own view of the server, by the Go SDK.
-func (s *server) client() *kinesis.Client {
-	return kinesis.New(kinesis.Options{
+func (s *server) client(t *testing.T) *kinesis.Client {
+	t.Helper()
+	options := kinesis.Options{
 		Region: "us-east-1", BaseEndpoint: aws.String(s.endpoint),
 		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
-	})
+	}
+	if s.trust != "" {
+		certificate, err := os.ReadFile(s.trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(certificate)
+		options.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+			tr.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		})
+	}
+	return kinesis.New(options)
 }
 
 // createStream creates a stream and waits until it is ACTIVE.

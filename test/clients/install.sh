@@ -53,3 +53,4 @@ component sdk2 "java mvn" "java/pom.xml java/sdk2" maven sdk2
 component kcl3 "java mvn" "java/pom.xml java/kcl3 java/kcl" maven kcl3
 component kcl2 "java mvn" "java/pom.xml java/kcl2 java/kcl" maven kcl2
 component kpl "java mvn" "java/pom.xml java/kpl" maven kpl
+component kcl1 "java mvn" "java/pom.xml java/kcl1" maven kcl1

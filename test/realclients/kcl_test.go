@@ -134,14 +134,16 @@ func (a *application) leases(t *testing.T, d *dynamo) (owner, checkpoint map[str
 // load, one of them killed while the stream is split and merged. Every record
 // is processed, in a state of the leases that leaves nothing behind.
 func TestKCL(t *testing.T) {
-	for _, c := range []struct{ module, version, retrieval string }{
-		{"kcl2", "2", "polling"},
-		{"kcl2", "2", "fanout"},
-		{"kcl3", "3", "polling"},
-		{"kcl3", "3", "fanout"},
+	const http2 = "CBOR, HTTP/2 (h2c)"
+	for _, c := range []struct{ module, version, retrieval, wire string }{
+		{"kcl1", "1", "polling", "CBOR, HTTP/1.1"},
+		{"kcl2", "2", "polling", http2},
+		{"kcl2", "2", "fanout", http2},
+		{"kcl3", "3", "polling", http2},
+		{"kcl3", "3", "fanout", http2},
 	} {
 		t.Run(c.version+"/"+c.retrieval, func(t *testing.T) {
-			r := trial(t, "KCL "+c.version+" (Java)", "CBOR, HTTP/2 (h2c)",
+			r := trial(t, "KCL "+c.version+" (Java)", c.wire,
 				map[string]string{"polling": "polling", "fanout": "enhanced fan-out"}[c.retrieval]+": 3 workers on 8 shards under load, one killed -9, splits and merges meanwhile; every record processed, all closed shards ended")
 			r.needs(t, c.module)
 			r.version = jarVersion(t, c.module, "amazon-kinesis-client")

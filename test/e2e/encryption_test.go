@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -184,4 +188,68 @@ func TestEncryptionAtRest(t *testing.T) {
 	if said := n.text(); strings.Contains(said, "hidden-data") {
 		t.Error("the log tells records")
 	}
+}
+
+// keyService is a service with the API of AWS KMS: one key, which turns bits.
+type keyService struct{ disabled atomic.Bool }
+
+func (s *keyService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var in struct{ CiphertextBlob []byte }
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if s.disabled.Load() {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"__type":"DisabledException","message":"the key is disabled."}`)
+		return
+	}
+	plain := bytes.Repeat([]byte{7}, 32)
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".Decrypt") {
+		plain = in.CiphertextBlob
+		for i := range plain {
+			plain[i] ^= 0xff
+		}
+	}
+	wrapped := bytes.Clone(plain)
+	for i := range wrapped {
+		wrapped[i] ^= 0xff
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"KeyId": "k", "Plaintext": plain, "CiphertextBlob": wrapped})
+}
+
+// TestKeysOfAService: a gateway that knows a key goes on with it, a new one is
+// refused.
+func TestKeysOfAService(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "id")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	service := &keyService{}
+	server := httptest.NewServer(service)
+	t.Cleanup(server.Close)
+	n := startIn(t, t.TempDir(), "--transition-delay", "0s", "--kms-endpoint", server.URL, "--kms-region", "eu-central-1", "--stream", "s")
+	c := client(n.endpoint, once)
+	name := "s"
+	if _, err := c.StartStreamEncryption(t.Context(), &kinesis.StartStreamEncryptionInput{StreamName: &name, KeyId: new("alias/k"), EncryptionType: types.EncryptionTypeKms}); err != nil {
+		t.Fatal(err)
+	}
+	awaitStream(t, c, name, types.EncryptionTypeKms)
+	put := func() (types.EncryptionType, error) {
+		out, err := c.PutRecord(t.Context(), &kinesis.PutRecordInput{StreamName: &name, PartitionKey: new("k"), Data: []byte("x")})
+		if err != nil {
+			return "", err
+		}
+		return out.EncryptionType, nil
+	}
+	if got, err := put(); err != nil || got != types.EncryptionTypeKms {
+		t.Fatal(got, err)
+	}
+	service.disabled.Store(true)
+	if _, err := put(); err != nil {
+		t.Errorf("with a key at hand: %v", err)
+	}
+	n.kill(t)
+	n.restart(t)
+	if _, err := put(); codeOf(err) != "KMSDisabledException" {
+		t.Errorf("without a key: %v", err)
+	}
+	service.disabled.Store(false)
+	eventually(t, func() error { _, err := put(); return err })
 }

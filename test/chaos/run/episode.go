@@ -182,15 +182,10 @@ func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
 		if err := heal(b.Disk); err != nil {
 			problem("%s's disk does not heal: %v", b.Name, err)
 		}
-		if !b.Running() {
-			if err := b.Start(); err != nil {
-				problem("%s does not start: %v", b.Name, err)
-			}
-		}
 	}
 	healing, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	if err := w.Healthy(healing); err != nil {
+	if err := w.well(healing); err != nil {
 		problem("not well 90 s after everything was healed: %v", err)
 	}
 	w.Events.Add("well", "cluster")
@@ -215,6 +210,28 @@ func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
 	}
 	if err := w.orderly(ctx); err != nil {
 		problem("%v", err)
+	}
+}
+
+// well starts what does not run, and waits until the cluster finds nothing wrong.
+// A broker whose disk failed may take a moment to end by that.
+func (w *World) well(ctx context.Context) error {
+	for {
+		for _, b := range w.Brokers {
+			if b.Running() {
+				continue
+			}
+			w.Events.Add("start", b.Name)
+			if err := b.Start(); err != nil {
+				return err
+			}
+		}
+		look, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := w.Healthy(look)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 

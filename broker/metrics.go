@@ -27,6 +27,8 @@ var logMetrics = []metric{
 	{"shardstream_log_tail_bytes", "Bytes of recent batches kept in memory.", prometheus.GaugeValue, func(s recordlog.Stats) float64 { return float64(s.TailBytes) }},
 	{"shardstream_log_checkpoints_total", "Checkpoints: journal files given back after their segments were synced.", prometheus.CounterValue, func(s recordlog.Stats) float64 { return float64(s.Checkpoints) }},
 	{"shardstream_log_open_files", "Segment files held open.", prometheus.GaugeValue, func(s recordlog.Stats) float64 { return float64(s.OpenSegments) }},
+	{"shardstream_log_damage_found_total", "Ranges of stored records that failed their checksum when they were read or scrubbed, also those repaired since.", prometheus.CounterValue, func(s recordlog.Stats) float64 { return float64(s.Damage) }},
+	{"shardstream_log_scrubbed_bytes_total", "Bytes of cold segments that the scrub has read and verified.", prometheus.CounterValue, func(s recordlog.Stats) float64 { return float64(s.ScrubbedBytes) }},
 	{"shardstream_disk_free_bytes", "Free bytes on the data directory's file system.", prometheus.GaugeValue, func(s recordlog.Stats) float64 { return float64(s.DiskFree) }},
 }
 

@@ -12,11 +12,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -281,6 +283,29 @@ func (l *Lab) Healthy(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// Metric gives a metric of a process that has no labels.
+func (l *Lab) Metric(ctx context.Context, p *Process, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Host.Address+":"+httpPort+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := l.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no metric %s", p.Name, name)
 }
 
 // RaftLeader gives the broker that leads the metadata's raft, nil if none is

@@ -35,6 +35,7 @@ type Config struct {
 	Writers   int
 	Pace      time.Duration // between two requests of a writer; default 20 ms
 	Batch     int           // most records of a PutRecords; default 20
+	Padding   int           // most bytes that a record's data is filled up with; default 200
 	Seed      uint64
 }
 
@@ -60,6 +61,9 @@ func New(ctx context.Context, cfg Config) (*Load, error) {
 	}
 	if cfg.Batch == 0 {
 		cfg.Batch = 20
+	}
+	if cfg.Padding == 0 {
+		cfg.Padding = 200
 	}
 	l := &Load{cfg: cfg, started: time.Now(), rec: newRecorder()}
 	endless := *cfg.HTTP

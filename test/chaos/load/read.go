@@ -137,7 +137,7 @@ func (p *position) take(records []types.Record) {
 	now := p.l.Now()
 	for _, r := range records {
 		p.r.Records = append(p.r.Records, judge.Record{
-			Sequence: *r.SequenceNumber, Key: *r.PartitionKey, Value: string(r.Data), At: now,
+			Sequence: *r.SequenceNumber, Key: *r.PartitionKey, Value: shortened(r.Data), At: now,
 			ArrivalMs: r.ApproximateArrivalTimestamp.UnixMilli(),
 		})
 		p.last = *r.SequenceNumber

@@ -2,6 +2,8 @@ package load
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -33,7 +35,7 @@ func (l *Load) write(ctx context.Context, writer int) {
 		entries := make([]types.PutRecordsRequestEntry, count)
 		for i := range entries {
 			key := fmt.Sprintf("w%d-%d", writer, i)
-			value := fmt.Sprintf("%s/%d/%s", key, n, strings.Repeat("x", rnd.IntN(200)))
+			value := fmt.Sprintf("%s/%d/%s", key, n, strings.Repeat("x", rnd.IntN(l.cfg.Padding)))
 			entries[i] = types.PutRecordsRequestEntry{PartitionKey: &key, Data: []byte(value)}
 		}
 		k := l.client(writer + n)
@@ -78,7 +80,7 @@ func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.Pu
 		l.rec.complain("put", fmt.Sprintf("%d results for %d records", len(results), len(entries)))
 	}
 	for i, e := range entries {
-		puts[i] = judge.Put{Key: *e.PartitionKey, Value: string(e.Data), Called: called, Returned: returned}
+		puts[i] = judge.Put{Key: *e.PartitionKey, Value: shortened(e.Data), Called: called, Returned: returned}
 		switch {
 		case refused:
 			puts[i].Outcome = judge.Refused
@@ -88,6 +90,17 @@ func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.Pu
 		}
 	}
 	return puts
+}
+
+// shortened is how a history keeps a record's data: its beginning, and a hash of
+// all of it if it is long.
+func shortened(data []byte) string {
+	const most = 64
+	if len(data) <= most {
+		return string(data)
+	}
+	sum := sha256.Sum256(data)
+	return string(data[:most-16]) + hex.EncodeToString(sum[:8])
 }
 
 // Writable puts a record into every open shard; its error says which took none
@@ -116,7 +129,7 @@ func (l *Load) notWritable(ctx context.Context, n int) (missing []string, last e
 		}
 		key, value := "probe-"+*s.ShardId, fmt.Sprintf("probe-%s/%d", *s.ShardId, n)
 		one, cancel := context.WithTimeout(ctx, 15*time.Second)
-		p := judge.Put{Key: key, Value: value, Called: l.Now()}
+		p := judge.Put{Key: key, Value: shortened([]byte(value)), Called: l.Now()}
 		out, err := l.client(n).PutRecord(one, &kinesis.PutRecordInput{
 			StreamName: &l.cfg.Stream, PartitionKey: &key, Data: []byte(value), ExplicitHashKey: s.HashKeyRange.StartingHashKey,
 		})

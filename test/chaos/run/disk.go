@@ -124,6 +124,41 @@ func diskNemeses() []Nemesis {
 				return fmt.Sprintf("%s at %d", f.Path, f.Offset), err
 			})
 		}},
+		{
+			Name: "rot-live", Needs: Disks, Padding: 8 << 10, Args: []string{"--scrub-interval", "2s", "--tail-cache", "1048576"},
+			What: "bits in segments of one broker are flipped while it serves; a read or the scrub finds them, and they are repaired from the others",
+			Strike: func(ctx context.Context, w *World) error {
+				if w.rotten == nil {
+					w.rotten = w.anyBroker() // one disk at a time
+				}
+				f, err := disk(w.rotten).FlipBit("shards/*/*/*.seg", w.Rand.Uint64())
+				if err != nil {
+					pause(ctx, time.Second)
+					return nil // no segment yet
+				}
+				w.flips++
+				w.Events.Add("damage", fmt.Sprintf("%s %s at %d", w.rotten.Name, f.Path, f.Offset))
+				pause(ctx, w.span(time.Second, 4*time.Second))
+				return nil
+			},
+			Hopes: func(ctx context.Context, w *World) string {
+				if w.rotten == nil {
+					return "no bit was flipped"
+				}
+				found, err := w.Metric(ctx, w.rotten.Process, "shardstream_log_damage_found_total")
+				open, err2 := w.Metric(ctx, w.rotten.Process, "shardstream_damaged_ranges")
+				w.Events.Add("found by checksum", fmt.Sprintf("%.0f ranges of %d flipped bits", found, w.flips))
+				switch {
+				case errors.Join(err, err2) != nil:
+					return errors.Join(err, err2).Error()
+				case w.flips > 0 && found == 0:
+					return fmt.Sprintf("%d flipped bits, and none was found", w.flips)
+				case open > 0:
+					return fmt.Sprintf("%.0f damaged ranges were not repaired", open)
+				}
+				return ""
+			},
+		},
 		{Name: "cut-files", Needs: Disks, What: "a file of one broker loses its end while it is down", Strike: func(ctx context.Context, w *World) error {
 			return w.damage(ctx, func(d *powerDisk) (string, error) {
 				c, err := d.CutFile(w.file(), w.Rand.Uint64())

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,7 +96,7 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	c := lab.Config{
-		Dir: dir, Program: cfg.Program, Brokers: cfg.Brokers, Gateways: 2, Seed: seed, Args: cfg.Args,
+		Dir: dir, Program: cfg.Program, Brokers: cfg.Brokers, Gateways: 2, Seed: seed, Args: slices.Concat(cfg.Args, n.Args),
 	}
 	switch n.Needs {
 	case Disks:
@@ -112,7 +113,7 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	}
 	defer l.Close()
 	w := &World{Lab: l, Rand: rand.New(rand.NewPCG(seed, 1)), Events: events, cfg: cfg, dir: dir}
-	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed}
+	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed, Padding: n.Padding}
 	for i := range l.Gateways {
 		lc.Endpoints = append(lc.Endpoints, l.Endpoint(i))
 	}
@@ -124,7 +125,7 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	w.Reshard = func(ctx context.Context) error { return clients.Reshard(ctx, reshards, 2, 3*int(cfg.Shards)) }
 	clients.Start(ctx)
 	w.strike(ctx, cfg, n, r)
-	w.settle(ctx, clients, r)
+	w.settle(ctx, clients, n, r)
 	r.Events, r.Took = events.All(), time.Since(started)
 	for i := range r.Events { // to the clock of the history
 		r.Events[i].At -= clients.Started().Sub(started)
@@ -168,7 +169,7 @@ func (w *World) strike(ctx context.Context, cfg Config, n Nemesis, r *Result) {
 
 // settle heals everything, waits until the cluster says that it is well, and has
 // every shard read to its end.
-func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
+func (w *World) settle(ctx context.Context, clients *load.Load, n Nemesis, r *Result) {
 	problem := func(format string, args ...any) {
 		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 	}
@@ -206,6 +207,11 @@ func (w *World) settle(ctx context.Context, clients *load.Load, r *Result) {
 			if !w.mayEnd(p) {
 				problem("%s: %s", crash, p.LastLines(3))
 			}
+		}
+	}
+	if n.Hopes != nil {
+		if text := n.Hopes(ctx, w); text != "" {
+			problem("%s", text)
 		}
 	}
 	if err := w.orderly(ctx); err != nil {

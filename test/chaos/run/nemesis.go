@@ -22,6 +22,13 @@ type Nemesis struct {
 	Strike func(ctx context.Context, w *World) error
 	// Needs says what the lab must have, "" for nothing.
 	Needs Need
+	// Padding makes records larger, as load.Config has it; Args are flags of the
+	// brokers.
+	Padding int
+	Args    []string
+	// Hopes says at the end what did not happen though it should have, "" if all
+	// did.
+	Hopes func(ctx context.Context, w *World) string
 }
 
 // Need is a part of the lab that a nemesis takes.
@@ -45,6 +52,9 @@ type World struct {
 	cfg   Config
 	dir   string         // of the episode
 	ended []*lab.Process // may end by themselves, since their disks were broken
+
+	rotten *lab.Broker // whose segments rot
+	flips  int         // bits of them
 }
 
 // span draws a time between two.

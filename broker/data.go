@@ -100,7 +100,7 @@ func (s *dataService) appendOne(a *appendCall, i int, sb *pb.ShardBatch) error {
 	if err != nil {
 		return err
 	}
-	how := replica.How{Again: sb.Repeat, Cut: sb.Cut}
+	how := replica.How{Again: sb.Repeat, Part: sb.Part}
 	if s.host.limits != nil {
 		sizes, err := recordSizes(b, sb.Sizes)
 		if err != nil {

@@ -43,7 +43,7 @@ func id16(n byte) (id [16]byte) {
 
 // send appends count records of a size in one batch, again while the node has
 // not yet followed the metadata.
-func send(t *testing.T, b *Broker, s *pb.Stream, request, invocation byte, attempt uint16, count, size int, cut bool) *pb.AppendResult {
+func send(t *testing.T, b *Broker, s *pb.Stream, request, invocation byte, attempt uint16, count, size int, part bool) *pb.AppendResult {
 	t.Helper()
 	for {
 		batch := stream.NewBatch(nil, stream.ShardID{Stream: stream.StreamID(s.Id)}, id16(request), id16(invocation), attempt)
@@ -52,7 +52,7 @@ func send(t *testing.T, b *Broker, s *pb.Stream, request, invocation byte, attem
 		}
 		stream.FinishBatch(batch, count)
 		r, err := b.Data().Append(t.Context(), &pb.AppendRequest{Batches: []*pb.ShardBatch{{
-			Shard: &pb.ShardRef{StreamId: s.Id}, Batch: batch, Cut: cut,
+			Shard: &pb.ShardRef{StreamId: s.Id}, Batch: batch, Part: part,
 		}}})
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestRepeatsPassTheLimits_I22(t *testing.T) {
 	mustAdmit(t, send(t, b, s, 3, 9, 2, 500, 10, false), 400)
 	mustStore(t, send(t, b, s, 3, 9, 2, 400, 10, true), 600)
 
-	// Between the leader's word and the cut batch the SDK's next attempt comes,
+	// Between the leader's word and the part that it admits the SDK's next attempt comes,
 	// and is admitted as a whole.
 	mustStore(t, send(t, b, s, 4, 0, 0, 600, 10, false), 1000)
 	mustAdmit(t, send(t, b, s, 5, 8, 1, 500, 10, false), 400)

@@ -423,7 +423,7 @@ func (d fakeData) Append(ctx context.Context, in *pb.AppendRequest, _ ...grpc.Ca
 	out := &pb.AppendResponse{}
 	for _, sb := range in.Batches {
 		id := shardOf(sb.Shard)
-		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize], Repeat: sb.Repeat, Cut: sb.Cut})
+		seen.Batches = append(seen.Batches, &pb.ShardBatch{Shard: sb.Shard, Batch: sb.Batch[:stream.BatchHeaderSize], Repeat: sb.Repeat, Part: sb.Part})
 		r := &pb.AppendResult{}
 		out.Results = append(out.Results, r)
 		if d.onAppend != nil {

@@ -29,7 +29,7 @@ type putRecordState struct {
 	group int32 // place in put.groups, of this attempt; -1 if it waits
 	done  bool
 	sent  bool // in an earlier attempt
-	cut   bool // the leader admits it and those before it, but not all
+	part  bool // the leader admits it and those before it, but not all
 	// The shard that may have stored it, since no answer came: its number plus
 	// one, 0 if there is none.
 	perhapsIn int64
@@ -59,7 +59,7 @@ type putGroup struct {
 	// repeat says that some of its records were sent before, sent that it was
 	// itself, and doubt that it may be stored though it failed.
 	repeat, sent, doubt bool
-	cut                 bool // it has the records that the leader admits
+	part                bool // it has the records that the leader admits
 
 	kind     stream.Kind // 0: stored
 	detail   string
@@ -89,7 +89,7 @@ type put struct {
 	doubt      bool     // some record is perhaps stored somewhere
 	asked      []uint32 // closed shards that have said what they have of the request
 	held       []bool   // by route: it waits for such an answer
-	cuts       int      // attempts after which some group was cut
+	parts      int      // attempts of which some group was admitted in part
 
 	stored, storedBytes, failed int
 	failure                     *kinesis.Error // of the last record that failed, as PutRecord answers it
@@ -108,7 +108,7 @@ func (p *put) recycle() {
 	clear(p.scan.Entries)
 	p.stored, p.storedBytes, p.failed, p.failure = 0, 0, 0, nil
 	p.key, p.keyID = nil, 0
-	p.doubt, p.asked, p.cuts = false, p.asked[:0], 0
+	p.doubt, p.asked, p.parts = false, p.asked[:0], 0
 	p.scan.StreamName, p.scan.StreamARN, p.scan.SequenceNumberForOrdering = "", "", ""
 	puts.Put(p)
 }
@@ -196,7 +196,7 @@ func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 			return err
 		}
 		c.send(p, m, v)
-		cuts := p.cuts
+		parts := p.parts
 		again = longer(again, p.settle(c, v, account))
 		if waiting > 0 {
 			again = longer(again, stream.Unavailable)
@@ -205,8 +205,8 @@ func (c *call) store(p *put, m *metadata, v *streamView, account string) error {
 			again = longer(again, stream.Offline)
 		}
 		if again == 0 {
-			if p.cuts > cuts {
-				continue // with what was cut
+			if p.parts > parts {
+				continue // with what is admitted
 			}
 			return nil
 		}
@@ -267,7 +267,7 @@ func (p *put) route(v *streamView) (waiting, missing int) {
 		r.group = *slot - 1
 		g := &p.groups[r.group]
 		g.count++
-		g.repeat, g.cut = g.repeat || r.sent, g.cut || r.cut
+		g.repeat, g.part = g.repeat || r.sent, g.part || r.part
 		g.size += stream.RecordHeaderSize + len(r.key) + r.dataLen()
 	}
 	for i := range p.groups {
@@ -371,7 +371,7 @@ func (c *call) appendAt(m *metadata, v *streamView, p *put, groups []int32) {
 	for n, i := range groups {
 		g := &p.groups[i]
 		shards[n].StreamId, shards[n].Shard = v.Id, g.shard.Number
-		batches[n].Shard, batches[n].Batch, batches[n].Repeat, batches[n].Cut = &shards[n], g.batch, g.repeat, g.cut
+		batches[n].Shard, batches[n].Batch, batches[n].Repeat, batches[n].Part = &shards[n], g.batch, g.repeat, g.part
 		if p.key != nil && m.nodes[node].GetShardLimits() {
 			batches[n].Sizes = p.sizes(i)
 		}
@@ -411,9 +411,9 @@ func (p *put) sizes(group int32) (sizes []uint32) {
 	return sizes
 }
 
-// maxCuts bounds the attempts of a put with what the leaders admit: others may
+// maxParts bounds the attempts of a put with what the leaders admit: others may
 // take that meanwhile.
-const maxCuts = 3
+const maxParts = 3
 
 // settle writes the results of the groups that are stored or have failed for
 // good. It gives the kind for which the others should be tried again, 0 if there
@@ -423,7 +423,7 @@ const maxCuts = 3
 // Of a group that is over its shard's limits the leader admits the first records,
 // perhaps. These are left for the next attempt, and the others have failed.
 func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind) {
-	cuts := p.cuts
+	parts := p.parts
 	for i := range p.groups {
 		g := &p.groups[i]
 		if g.kind != 0 && mayRetry(g.kind) {
@@ -440,10 +440,12 @@ func (p *put) settle(c *call, v *streamView, account string) (again stream.Kind)
 		case g.kind == 0:
 			p.succeed(v.metrics, i, stream.RecordSequence(g.shard.Number, createdSecond(g.shard), g.base, g.second))
 			g.base++
-		case g.kind == stream.Throttled && g.admitted > 0 && cuts < maxCuts:
+		case g.kind == stream.Throttled && g.admitted > 0 && parts < maxParts:
 			g.admitted--
-			r.cut = true
-			p.cuts = cuts + 1
+			r.part = true
+			p.parts = parts + 1
+			// A retry is told so too of records that its first attempt has stored.
+			r.perhapsIn, p.doubt = int64(g.shard.Number)+1, true
 		case !mayRetry(g.kind):
 			if g.kind == stream.Throttled {
 				v.metrics.shard(g.shard.Number).writeExceeded()

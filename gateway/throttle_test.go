@@ -85,8 +85,8 @@ func TestPutRecordsThrottledInPart(t *testing.T) {
 			}
 			first, again := e.broker.appends[0].Batches[0], e.broker.appends[1].Batches[0]
 			b := stream.Batch(again.Batch)
-			if first.Cut || !again.Cut || again.Repeat || b.Count() != 2 || b.RequestID() != stream.Batch(first.Batch).RequestID() {
-				t.Errorf("cut: %v, then %v, repeat: %v, %d records", first.Cut, again.Cut, again.Repeat, b.Count())
+			if first.Part || !again.Part || again.Repeat || b.Count() != 2 || b.RequestID() != stream.Batch(first.Batch).RequestID() {
+				t.Errorf("part: %v, then %v, repeat: %v, %d records", first.Part, again.Part, again.Repeat, b.Count())
 			}
 		})
 	}
@@ -113,8 +113,8 @@ func TestPutGivesUpOnAShardThatShrinks(t *testing.T) {
 	}
 }
 
-// TestCutRecordsFollowTheLeader: it is gone when what it admitted is sent.
-func TestCutRecordsFollowTheLeader(t *testing.T) {
+// TestAdmittedRecordsFollowTheLeader: it is gone when what it admitted is sent.
+func TestAdmittedRecordsFollowTheLeader(t *testing.T) {
 	e := newEnv(t)
 	e.create("s", 1)
 	e.admit(map[uint32]int{0: 2})
@@ -132,8 +132,8 @@ func TestCutRecordsFollowTheLeader(t *testing.T) {
 	if a.status != 200 || fmt.Sprint(a.body["FailedRecordCount"]) != "1" {
 		t.Fatalf("%d %s", a.status, a.raw)
 	}
-	if last := e.broker.appends[2].Batches[0]; !last.Cut || !last.Repeat {
-		t.Errorf("cut: %v, repeat: %v", last.Cut, last.Repeat)
+	if last := e.broker.appends[2].Batches[0]; !last.Part || !last.Repeat {
+		t.Errorf("part: %v, repeat: %v", last.Part, last.Repeat)
 	}
 }
 
@@ -178,5 +178,32 @@ func TestIteratorsAreCounted(t *testing.T) {
 		if len(e.broker.locates) != 0 {
 			t.Error("a closed shard is asked")
 		}
+	}
+}
+
+// TestAdmittedRecordsMeetAReshard: that the leader admits the first records may
+// mean that it has them, from another attempt of the SDK's. So it is asked before
+// they go to its children (I22).
+func TestAdmittedRecordsMeetAReshard(t *testing.T) {
+	e := newEnv(t)
+	id := e.create("s", 1)
+	e.admit(map[uint32]int{0: 3})
+	calls := 0
+	e.broker.mu.Lock()
+	e.broker.onAppend = func(_ string, shard stream.ShardID) (stream.Kind, error) {
+		if calls++; calls == 2 {
+			splitHalf(e.broker, id)
+			return stream.Unavailable, nil
+		}
+		return 0, nil
+	}
+	e.broker.mu.Unlock()
+	a := e.call("PutRecords", lowAndHigh("a", "b", "c", "d"))
+	if a.status != 200 || fmt.Sprint(a.body["FailedRecordCount"]) != "1" {
+		t.Fatalf("%d %s", a.status, a.raw)
+	}
+	e.logs(id, "", "a c", "b")
+	if len(e.broker.finds) != 1 || e.broker.finds[0].Number != 0 {
+		t.Errorf("asked: %v", e.broker.finds)
 	}
 }

@@ -221,9 +221,9 @@ func (r *Replica) advance() {
 // How says how a batch is to be appended.
 type How struct {
 	Again bool // the caller has sent these bytes before
-	// Cut says that it has the first records only of a batch that was not
+	// Part says that it has the first records only of a batch that was not
 	// admitted as a whole.
-	Cut bool
+	Part bool
 	// Admit gives how many of the first records of a batch that is none of
 	// ours yet may be stored now, by the shard's limits. If it is all, they
 	// count as stored. nil admits all. It is called under the replica's lock.
@@ -232,7 +232,7 @@ type How struct {
 
 // Admits is the detail of an append that was Throttled since the shard's limits
 // let only that many of its first records pass. A batch of these alone, sent as
-// Cut, is stored if they still do.
+// Part, is stored if they still do.
 type Admits int
 
 func (n Admits) Error() string { return fmt.Sprintf("only the first %d records would pass", int(n)) }
@@ -262,7 +262,7 @@ func (r *Replica) Append(b stream.Batch, how How, done func(error)) (stream.Offs
 		return 0, 0, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
 	}
 	l := r.lead
-	switch first, records := r.repeats.find(b, how.Cut); records {
+	switch first, records := r.repeats.find(b, how.Part); records {
 	case 0:
 	case b.Count():
 		r.repeats.memory.answers.Add(1)

@@ -82,20 +82,20 @@ func describe(b stream.Batch) seen {
 // it; 0 if there is none. The gateway's id is enough; the SDK's only if either of
 // the two is marked as a retry, so that a client which sends one fixed id loses
 // nothing.
-func (t *repeats) find(b stream.Batch, cut bool) (seen, int) {
+func (t *repeats) find(b stream.Batch, part bool) (seen, int) {
 	if len(t.list) == 0 {
 		return seen{}, 0
 	}
 	if id := b.RequestID(); id != [16]byte{} {
 		if s, ok := t.at(t.byID, requestKey(id)); ok && s.request == id {
-			if n := s.firstOf(b, cut); n > 0 {
+			if n := s.firstOf(b, part); n > 0 {
 				return s, n
 			}
 		}
 	}
 	if id := b.InvocationID(); id != [16]byte{} {
 		if s, ok := t.at(t.byID, invocationKey(id)); ok && s.invocation == id && (s.attempt > 1 || b.Attempt() > 1) {
-			if n := s.firstOf(b, cut); n > 0 {
+			if n := s.firstOf(b, part); n > 0 {
 				return s, n
 			}
 		}
@@ -112,11 +112,11 @@ func (t *repeats) at(m map[uint64]uint64, key uint64) (seen, bool) {
 }
 
 // firstOf gives how many of b's first records are in the batch, by its shape: a
-// repeat is the same records, or where one of the two was cut to what the shard's
+// repeat is the same records, or where one of the two has only what the shard's
 // limits let pass, the same at the beginning. Encrypted, they are other bytes each
 // time, and how long each is does not show; and one of the two may be encrypted
 // and the other not, if that was switched on between them.
-func (s seen) firstOf(b stream.Batch, cut bool) int {
+func (s seen) firstOf(b stream.Batch, part bool) int {
 	if s.ordinal != describe(b).ordinal {
 		return 0
 	}
@@ -126,7 +126,7 @@ func (s seen) firstOf(b stream.Batch, cut bool) int {
 		return n
 	case n < b.Count() && beginsWith(b, n, int(s.length)):
 		return n
-	case n > b.Count() && cut:
+	case n > b.Count() && part:
 		// An SDK's next attempt was quicker, and was admitted as a whole.
 		return b.Count()
 	}

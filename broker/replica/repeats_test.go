@@ -57,38 +57,38 @@ func TestRepeats_I22(t *testing.T) {
 		stream.FinishBatch(c, b.Count())
 		return c
 	}
-	const cut = true
+	const part = true
 	for _, c := range []struct {
 		name       string
 		in, repeat stream.Batch
-		cut        bool
+		part       bool
 		want       int // of the repeat's first records are stored
 	}{
-		{"the gateway's own repeat", batchOf(1, 0, 0, 0, 0, 2), batchOf(1, 0, 0, 0, 0, 2), !cut, 2},
-		{"another request", batchOf(1, 0, 0, 0, 0, 2), batchOf(2, 0, 0, 0, 0, 2), !cut, 0},
-		{"an SDK's retry", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 1), !cut, 1},
-		{"the first attempt comes after its retry", batchOf(1, 7, 2, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !cut, 1},
-		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !cut, 0},
-		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), !cut, 0},
-		{"other records under the id", batchOf(1, 7, 1, 0, 0, 2), other(batchOf(2, 7, 2, 0, 0, 2)), !cut, 0},
-		{"fewer records under the id", batchOf(1, 7, 1, 0, 0, 2), batchOf(2, 7, 2, 0, 0, 1), !cut, 0},
-		{"encrypted once more", encrypted(batchOf(1, 0, 0, 0, 0, 2)), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !cut, 2},
-		{"encrypted only at the second time", batchOf(1, 0, 0, 0, 0, 2), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !cut, 2},
-		{"other records under the id, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 2)), encrypted(other(batchOf(2, 7, 2, 0, 0, 2))), !cut, 0},
-		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), !cut, 0},
+		{"the gateway's own repeat", batchOf(1, 0, 0, 0, 0, 2), batchOf(1, 0, 0, 0, 0, 2), !part, 2},
+		{"another request", batchOf(1, 0, 0, 0, 0, 2), batchOf(2, 0, 0, 0, 0, 2), !part, 0},
+		{"an SDK's retry", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 2, 0, 0, 1), !part, 1},
+		{"the first attempt comes after its retry", batchOf(1, 7, 2, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !part, 1},
+		{"a client that sends one fixed id", batchOf(1, 7, 1, 0, 0, 1), batchOf(2, 7, 1, 0, 0, 1), !part, 0},
+		{"one fixed id and no attempts", batchOf(1, 7, 0, 0, 0, 1), batchOf(2, 7, 0, 0, 0, 1), !part, 0},
+		{"other records under the id", batchOf(1, 7, 1, 0, 0, 2), other(batchOf(2, 7, 2, 0, 0, 2)), !part, 0},
+		{"fewer records under the id", batchOf(1, 7, 1, 0, 0, 2), batchOf(2, 7, 2, 0, 0, 1), !part, 0},
+		{"encrypted once more", encrypted(batchOf(1, 0, 0, 0, 0, 2)), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !part, 2},
+		{"encrypted only at the second time", batchOf(1, 0, 0, 0, 0, 2), encrypted(batchOf(1, 0, 0, 0, 0, 2)), !part, 2},
+		{"other records under the id, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 2)), encrypted(other(batchOf(2, 7, 2, 0, 0, 2))), !part, 0},
+		{"no ids at all", batchOf(0, 0, 0, 0, 0, 1), batchOf(0, 0, 0, 0, 0, 1), !part, 0},
 
-		{"the retry of a put that was admitted in part", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 5), !cut, 3},
-		{"that retry, cut to what is stored", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 3), cut, 3},
-		{"other records, more of them", batchOf(1, 7, 1, 0, 0, 3), other(batchOf(2, 7, 2, 0, 0, 5)), !cut, 0},
-		{"admitted in part, while the retry was admitted as a whole", batchOf(2, 7, 2, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), cut, 3},
-		{"a cut one of another request", batchOf(2, 7, 1, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), cut, 0},
-		{"admitted in part, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 3)), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !cut, 3},
-		{"more records of fewer bytes, encrypted", encrypted(other(batchOf(1, 7, 1, 0, 0, 3))), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !cut, 0},
+		{"the retry of a put that was admitted in part", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 5), !part, 3},
+		{"that retry, of what is stored", batchOf(1, 7, 1, 0, 0, 3), batchOf(2, 7, 2, 0, 0, 3), part, 3},
+		{"other records, more of them", batchOf(1, 7, 1, 0, 0, 3), other(batchOf(2, 7, 2, 0, 0, 5)), !part, 0},
+		{"admitted in part, while the retry was admitted as a whole", batchOf(2, 7, 2, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), part, 3},
+		{"the part of another request", batchOf(2, 7, 1, 0, 0, 5), batchOf(1, 7, 1, 0, 0, 3), part, 0},
+		{"admitted in part, encrypted", encrypted(batchOf(1, 7, 1, 0, 0, 3)), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !part, 3},
+		{"more records of fewer bytes, encrypted", encrypted(other(batchOf(1, 7, 1, 0, 0, 3))), encrypted(batchOf(2, 7, 2, 0, 0, 5)), !part, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			table := repeats{memory: &Memory{}}
 			table.add(c.in, 0)
-			if _, got := table.find(c.repeat, c.cut); got != c.want {
+			if _, got := table.find(c.repeat, c.part); got != c.want {
 				t.Errorf("%d records are stored, want %d", got, c.want)
 			}
 		})

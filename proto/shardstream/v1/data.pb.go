@@ -283,7 +283,7 @@ type ShardBatch struct {
 	Repeat bool                   `protobuf:"varint,3,opt,name=repeat,proto3" json:"repeat,omitempty"` // the caller has sent these bytes before
 	// It has the first records only of a batch that the leader did not admit as a
 	// whole (AppendResult.admitted).
-	Cut bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
+	Part bool `protobuf:"varint,4,opt,name=part,proto3" json:"part,omitempty"`
 	// Of each record, data and partition key, bytes: where the batch is encrypted
 	// and the leader holds the shard to limits.
 	Sizes         []uint32 `protobuf:"varint,5,rep,packed,name=sizes,proto3" json:"sizes,omitempty"`
@@ -342,9 +342,9 @@ func (x *ShardBatch) GetRepeat() bool {
 	return false
 }
 
-func (x *ShardBatch) GetCut() bool {
+func (x *ShardBatch) GetPart() bool {
 	if x != nil {
-		return x.Cut
+		return x.Part
 	}
 	return false
 }
@@ -1056,13 +1056,13 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"arrival_ms\x18\x05 \x01(\x03R\tarrivalMs\"=\n" +
 	"\bShardRef\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\x04R\bstreamId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\"\x92\x01\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"\x94\x01\n" +
 	"\n" +
 	"ShardBatch\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\fR\x05batch\x12\x16\n" +
-	"\x06repeat\x18\x03 \x01(\bR\x06repeat\x12\x10\n" +
-	"\x03cut\x18\x04 \x01(\bR\x03cut\x12\x14\n" +
+	"\x06repeat\x18\x03 \x01(\bR\x06repeat\x12\x12\n" +
+	"\x04part\x18\x04 \x01(\bR\x04part\x12\x14\n" +
 	"\x05sizes\x18\x05 \x03(\rR\x05sizes\"E\n" +
 	"\rAppendRequest\x124\n" +
 	"\abatches\x18\x01 \x03(\v2\x1a.shardstream.v1.ShardBatchR\abatches\"H\n" +

@@ -186,7 +186,9 @@ func (w *World) settle(ctx context.Context, clients *load.Load, n Nemesis, r *Re
 	}
 	healing, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
+	patience := 2 * time.Minute
 	if err := w.well(healing); err != nil {
+		patience = 20 * time.Second // what can be read then can be read at once
 		problem("not well 90 s after everything was healed: %v", err)
 	}
 	w.Events.Add("well", "cluster")
@@ -196,7 +198,7 @@ func (w *World) settle(ctx context.Context, clients *load.Load, n Nemesis, r *Re
 		problem("30 s after that, %v", err)
 	}
 	clients.StopWriting()
-	reading, cancelReads := context.WithTimeout(ctx, 2*time.Minute)
+	reading, cancelReads := context.WithTimeout(ctx, patience)
 	defer cancelReads()
 	if err := clients.Finish(reading); err != nil {
 		problem("%v", err)

@@ -44,6 +44,31 @@ var addressRows = []row{
 		arn := "arn:aws-cn:kinesis:cn-north-1:<A>:stream/<S>"
 		c.want("summary", some{"StreamName": "<S>"}, c.ok("DescribeStreamSummary", m{"StreamARN": arn})["StreamDescriptionSummary"])
 	}},
+	{"3.1 addressing/ARNs in answers are of the client's region", func(c *caller) {
+		c.create(1)
+		for want, headers := range map[string][]string{
+			"eu-west-2": {"Authorization", strings.ReplaceAll(signature, "us-east-1", "eu-west-2")},
+			"us-east-1": nil,
+		} {
+			a := c.send("POST", target+"DescribeStreamSummary", c.format.contentType, c.format.encode(m{"StreamName": c.s}), headers...)
+			body, err := c.format.decode(a.raw)
+			if err != nil {
+				c.Fatal(err)
+			}
+			c.want("summary", m{"StreamDescriptionSummary": some{"StreamARN": "arn:aws:kinesis:" + want + ":<A>:stream/<S>"}}, body)
+		}
+	}},
+	{"3.1 addressing/an ARN that the pattern takes and that is none", func(c *caller) {
+		const arn = "arn:aws:kinesis:x:y:000000000000:stream/s"
+		text := "The ARN " + arn + " does not name a resource of this account and region."
+		c.refused("DescribeStream", m{"StreamARN": arn}, invalidArgument, text)
+		c.refused("TagResource", m{"ResourceARN": arn, "Tags": m{"a": "b"}}, invalidArgument, text)
+		c.refused("DescribeStreamConsumer", m{"StreamARN": arn, "ConsumerName": "c"}, invalidArgument, text)
+		const consumer = arn + "/consumer/c:1700000000"
+		text = "The ARN " + consumer + " does not name a resource of this account and region."
+		c.refused("DescribeStreamConsumer", m{"ConsumerARN": consumer}, invalidArgument, text)
+		c.refused("SubscribeToShard", position(consumer, "0", "LATEST", nil), invalidArgument, text)
+	}},
 	{"3.1 addressing/neither", func(c *caller) {
 		for op, in := range streamCalls() {
 			if op == "ListShards" { // 3.4 has its text

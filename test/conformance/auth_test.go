@@ -20,6 +20,7 @@ keys:
   - {access-key: SESSION, secret-key: s, session-token: token}
   - {access-key: OVER, secret-key: s, session-token: token, expires: 2026-01-01T00:00:00Z}
   - {access-key: LISTER, secret-key: s, user: lister, actions: [List*]}
+  - {access-key: FOREIGN, secret-key: s, user: "arn:aws:iam::111111111111:role/other"}
 `
 
 var guarded = &node{
@@ -165,6 +166,28 @@ var refusedSignatures = []refusedSignature{
 		},
 		class: invalidSignature, message: mismatch,
 	},
+	{
+		name: "not readable", how: func(s *signing) { s.change = func(r *http.Request) { r.Header.Set("X-Amz-Date", "yesterday") } },
+		class: incompleteSignature, message: "Date must be in ISO-8601 'basic format'. Got 'yesterday'. See http://en.wikipedia.org/wiki/ISO_8601",
+	},
+	{
+		name: "not readable", how: func(s *signing) {
+			s.change = header("AWS4-HMAC-SHA512 Credential=ADMIN/20261124/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=0")
+		},
+		class: incompleteSignature, message: "Unsupported AWS 'algorithm': 'AWS4-HMAC-SHA512' (only AWS4-HMAC-SHA256 for now). ",
+	},
+	{
+		name: "not readable", how: func(s *signing) {
+			s.change = header("AWS4-HMAC-SHA256 Credential=ADMIN/us-east-1, SignedHeaders=host, Signature=0")
+		},
+		class: incompleteSignature, message: "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got 'ADMIN/us-east-1'",
+	},
+	{
+		name: "host not signed", how: func(s *signing) {
+			s.change = header("AWS4-HMAC-SHA256 Credential=ADMIN/20261124/us-east-1/kinesis/aws4_request, SignedHeaders=x-amz-date, Signature=0")
+		},
+		class: invalidSignature, message: "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.",
+	},
 	{name: "wrong scope", how: func(s *signing) { s.region = "eu-west-2" }, class: invalidSignature, message: "Credential should be scoped to a valid region, not 'eu-west-2'. "},
 	{name: "wrong scope", how: func(s *signing) { s.service = "dynamodb" }, class: invalidSignature, message: "Credential should be scoped to correct service: 'kinesis'. "},
 }
@@ -236,6 +259,32 @@ var authRows = []row{
 		c.is(1, c.ok("ListShards", m{"StreamName": "<S>"}))
 		c.refused("DescribeStream", m{"StreamName": "<S>"}, "AccessDeniedException",
 			"User: arn:aws:iam::<A>:user/lister is not authorized to perform: kinesis:DescribeStream on resource: <ARN> because no identity-based policy allows the kinesis:DescribeStream action")
+	}},
+	{"1.9 resource policies/a caller of another account", func(c *caller) {
+		c.create(1)
+		consumer := c.consumer("c")
+		admin, foreign := c.sign, signing{access: "FOREIGN", secret: "s", service: "kinesis", region: region}.sign
+		const denied = "AccessDeniedException"
+		text := func(op, arn, why string) string {
+			return "User: arn:aws:iam::111111111111:role/other is not authorized to perform: kinesis:" + op + " on resource: " + arn + " " + why
+		}
+		put := func(arn, policy string) {
+			c.Helper()
+			c.sign = admin
+			c.empty("PutResourcePolicy", m{"ResourceARN": arn, "Policy": policy})
+			c.sign = foreign
+		}
+		put("<ARN>", policyOf(c.arn(c.s), "kinesis:Describe*"))
+		c.refused("PutRecord", putIn("k", []byte("x"), nil), denied, text("PutRecord", "<ARN>", "because no resource-based policy allows the kinesis:PutRecord action"))
+		c.ok("DescribeStream", m{"StreamARN": "<ARN>"})
+		put("<ARN>", policyOf(c.arn(c.s), "kinesis:PutRecord"))
+		c.ok("PutRecord", putIn("k", []byte("x"), nil))
+		c.refused("DescribeStreamConsumer", m{"ConsumerARN": consumer}, denied,
+			text("DescribeStreamConsumer", consumer, "because no resource-based policy allows the kinesis:DescribeStreamConsumer action"))
+		put(consumer, policyOf(consumer, "kinesis:DescribeStreamConsumer"))
+		c.ok("DescribeStreamConsumer", m{"ConsumerARN": consumer})
+		put("<ARN>", strings.Replace(policyOf(c.arn(c.s), "kinesis:PutRecord"), "Allow", "Deny", 1))
+		c.refused("PutRecord", putIn("k", []byte("x"), nil), denied, text("PutRecord", "<ARN>", "with an explicit deny in a resource-based policy"))
 	}},
 	{"1.5 order/parsing and the operation come before the signature", func(c *caller) {
 		c.sign = nil

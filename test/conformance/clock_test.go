@@ -95,6 +95,12 @@ var clockRows = []row{
 		c.refused("ListStreams", m{"NextToken": streams}, expiredToken, expired)
 		c.refused("ListStreamConsumers", m{"StreamARN": "<ARN>", "NextToken": consumers}, expiredToken, expired)
 	}},
+	{"3.3 account settings/the end of a commitment", func(c *caller) {
+		c.ok("UpdateAccountSettings", commitment("ENABLED"))
+		c.gives("UpdateAccountSettings", commitment("DISABLED"), m{"MinimumThroughputBillingCommitment": some{"Status": "ENABLED_UNTIL_EARLIEST_ALLOWED_END"}})
+		c.forward(25 * time.Hour)
+		c.gives("DescribeAccountSettings", m{}, committed(m{"Status": "DISABLED", "StartedAt": aTime, "EndedAt": aTime}))
+	}},
 	{"6.4 filters/of a stream that is older than its retention", func(c *caller) {
 		c.create(2)
 		c.split(1)

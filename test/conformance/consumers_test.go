@@ -66,6 +66,8 @@ var consumerRows = []row{
 		arn := c.ok("RegisterStreamConsumer", with(register("c"), "Tags", m{"k": "v"}))["Consumer"].(m)["ConsumerARN"]
 		c.gives("ListTagsForResource", m{"ResourceARN": arn}, m{"Tags": pairs("k", "v")})
 		c.refused("RegisterStreamConsumer", with(register("d"), "Tags", m{"k;": "v"}), invalidArgument, invalidTags)
+		many, _ := manyTags(51)
+		c.refused("RegisterStreamConsumer", with(register("d"), "Tags", many), invalidArgument, tooManyTags)
 	}},
 
 	{"3.7 DescribeStreamConsumer/by ARN, by names, by all three", func(c *caller) {

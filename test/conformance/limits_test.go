@@ -133,6 +133,15 @@ var limitedRows = []row{
 		}
 		c.refused("UpdateShardCount", scaled(2), limitExceeded, "Stream <S> under account <A> can be scaled only 10 times in 24 hours.")
 	}},
+	{"3.6 encryption/25 starts and stops in 24 hours", func(c *caller) {
+		c.create(1)
+		for range 25 {
+			c.empty("StartStreamEncryption", encryption("alias/aws/kinesis"))
+			c.active()
+		}
+		c.refused("StartStreamEncryption", encryption("alias/aws/kinesis"), limitExceeded, "Stream <S> under account <A> can start or stop encryption only 25 times in 24 hours.")
+		c.empty("StopStreamEncryption", encryption("alias/aws/kinesis")) // counted for itself
+	}},
 	{"3.7 RegisterStreamConsumer/20 of a stream", func(c *caller) {
 		c.create(1)
 		for i := range 20 {

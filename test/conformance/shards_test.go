@@ -285,6 +285,14 @@ var shardRows = []row{
 		c.gives("UpdateShardCount", scaled(4), some{"CurrentShardCount": 2})
 		c.active()
 	}},
+	{"6.3 UpdateShardCount/a shard of one hash key", func(c *caller) {
+		c.create(1)
+		c.splitAt(0, "2") // 0 and 1, and the rest
+		c.ok("UpdateShardCount", scaled(4))
+		c.active()
+		c.refused("UpdateShardCount", scaled(8), invalidArgument,
+			"Shard shardId-000000000003 in stream <S> under account <A> has too few hash keys to be split.")
+	}},
 	{"6.3 UpdateShardCount/more than 10,000", func(c *caller) {
 		c.create(5_001)
 		c.refused("UpdateShardCount", scaled(10_001), limitExceeded,

@@ -85,6 +85,10 @@ var stateRows = []row{
 		c.creating()
 		c.refused("ListShards", m{"StreamName": "<S>"}, resourceInUse, "Stream <S> under account <A> not ACTIVE, instead in state CREATING")
 	}},
+	{"3.2 CREATING/ListStreamConsumers", func(c *caller) {
+		c.creating()
+		c.refused("ListStreamConsumers", m{"StreamARN": "<ARN>"}, resourceInUse, "Stream <S> under account <A> not ACTIVE, instead in state CREATING")
+	}},
 	{"3.2 CREATING/structural changes", func(c *caller) {
 		c.creating()
 		c.allRefused(structural, "CREATING")

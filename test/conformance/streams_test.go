@@ -59,6 +59,11 @@ var streamRows = []row{
 		c.refused("CreateStream", m{"StreamName": "<S>-b", "ShardCount": 1, "Tags": tags}, invalidArgument,
 			"Failed to add tags to stream <S>-b under account <A> because a given stream cannot have more than 10 tags associated with it.")
 	}},
+	{"3.3 CreateStream/tags with invalid characters", func(c *caller) {
+		c.refused("CreateStream", m{"StreamName": "<S>", "ShardCount": 1, "Tags": m{"a;": "b"}}, invalidArgument, invalidTags)
+		c.refused("CreateStream", m{"StreamName": "<S>", "ShardCount": 1, "Tags": m{"a": "%"}}, invalidArgument, tagsNotAdded)
+		c.refused("DescribeStream", m{"StreamName": "<S>"}, notFound, "Stream <S> under account <A> not found.")
+	}},
 	{"3.3 CreateStream/warm throughput", func(c *caller) {
 		c.refused("CreateStream", m{"StreamName": "<S>", "ShardCount": 1, "WarmThroughputMiBps": 1}, validation,
 			"Warm throughput is not available for stream <S> under account <A>.")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -288,10 +289,70 @@ var jsonRows = []row{
 			"class java.lang.String can not be converted to milliseconds since epoch")
 	}},
 	{"1.3 JSON/timestamp out", timesOut},
+	{"1.3 JSON/white space and escapes", func(c *caller) {
+		c.create(1)
+		body := c.text("\t{ \"StreamName\" : \"<S>\",\r\n\"Partition\\u004bey\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\\uD83D\\ude00\", \"Data\":\"+\\/+\\u002f\" }\n")
+		if a := c.callRaw("PutRecord", []byte(body)); a.status != http.StatusOK {
+			c.Fatalf("%d %s", a.status, a.raw)
+		}
+		c.gives("GetRecords", m{"ShardIterator": c.iterator("0", "TRIM_HORIZON")}, some{"Records": list{
+			some{"PartitionKey": "\"\\/\b\f\n\r\té\U0001f600", "Data": []byte{0xfb, 0xff, 0xbf}},
+		}})
+	}},
+	{"1.3 JSON/malformed", func(c *caller) {
+		for _, bad := range []string{
+			`{"a":1,}`, `{"a" 1}`, `{a:1}`, `{"a":01}`, `{"a":1.}`, `{"a":1e}`, `{"a":.5}`, `{"a":+1}`, `{"a":"x}`, `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\ud800"}`,
+			`{"a":"\ud800\u0041"}`, "{\"a\":\"\n\"}", "{\"a\":\"\xff\"}", `{"a":tru}`, `{"a":[1}`, `{}{}`, `{} x`, `{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
+		} {
+			for _, op := range []string{"DescribeLimits", "PutRecord"} {
+				a := c.callRaw(op, []byte(bad))
+				if a.status != http.StatusBadRequest || len(a.body) != 1 || a.body["__type"] != serialization {
+					c.Errorf("%s %q: %d %s", op, bad, a.status, a.raw)
+				}
+			}
+		}
+	}},
 }
 
 var cborRows = []row{
 	{"1.4 CBOR/timestamp", timesOut},
+	{"1.4 CBOR/numbers", func(c *caller) {
+		c.create(3)
+		limit := func(n ...byte) []byte {
+			return slices.Concat([]byte{0xa2}, encodeCBOR("StreamName"), encodeCBOR(c.s), encodeCBOR("Limit"), n)
+		}
+		for what, n := range map[string][]byte{
+			"a half float": {0xf9, 0x40, 0x80}, "a float": {0xfa, 0x40, 0x10, 0, 0}, "a double": {0xfb, 0x40, 0x02, 0, 0, 0, 0, 0, 0}, "a big number": {0xc2, 0x42, 0, 2},
+		} {
+			a := c.callRaw("DescribeStream", limit(n...))
+			if a.status != http.StatusOK {
+				c.Errorf("%s: %d %q", what, a.status, a.raw)
+				continue
+			}
+			c.is(2, a.body["StreamDescription"].(m))
+		}
+		for shown, n := range map[string][]byte{
+			"2147483647' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 10000": {0xc2, 0x49, 1, 0, 0, 0, 0, 0, 0, 0, 0},
+			"-2147483648' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1": {0xc3, 0x49, 1, 0, 0, 0, 0, 0, 0, 0, 0},
+			"0' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1":           {0xf9, 0x7e, 0},
+			"-1' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1":          {0xf9, 0x80, 1},
+		} {
+			c.refusal(shown, c.callRaw("DescribeStream", limit(n...)), validation, "1 validation error detected: Value '"+shown)
+		}
+	}},
+	{"1.4 CBOR/malformed", func(c *caller) {
+		for _, bad := range []string{
+			"", "\xa1", "\xa1\x61a", "\xa1\x01\x01", "\xbf\x61a\x01", "\xa1\x61a\x62a", "\xa1\x61a\x61\xff", "\xa1\x61a\x7f\x41a\xff", "\xa1\x61a\x1c", "\xa0\xa0", "\xff",
+			"\xa1\x61a" + strings.Repeat("\x81", 100) + "\x01",
+		} {
+			for _, op := range []string{"DescribeLimits", "PutRecord"} {
+				a := c.callRaw(op, []byte(bad))
+				if a.status != http.StatusBadRequest || len(a.body) != 1 || a.body["__type"] != serialization {
+					c.Errorf("%s %x: %d %q", op, bad, a.status, a.raw)
+				}
+			}
+		}
+	}},
 	{"1.4 CBOR/accepted forms", func(c *caller) {
 		c.create(1)
 		name := c.s

@@ -65,6 +65,7 @@ func examine(v *clusterView) *health {
 	}
 	x.raft()
 	x.nodes()
+	x.limits()
 	x.shards()
 	x.progress()
 	slices.SortStableFunc(x.h.findings, func(a, b finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
@@ -193,6 +194,25 @@ func (x *examiner) nodes() {
 		if x.brokers[m.NodeId] == nil && m.State == "alive" {
 			x.find(warning, "look at its log", "broker %s is there (gossip at %s), but has not joined yet", m.NodeId, m.Address)
 		}
+	}
+}
+
+// limits looks whether all brokers hold their shards to limits, or none: else a
+// shard would have them or not by who leads it.
+func (x *examiner) limits() {
+	var with, without []string
+	for _, b := range x.v.meta.brokers {
+		switch {
+		case !x.live[b.NodeId]:
+		case b.ShardLimits:
+			with = append(with, b.NodeId)
+		default:
+			without = append(without, b.NodeId)
+		}
+	}
+	if len(with) > 0 && len(without) > 0 {
+		x.find(warning, "start all brokers with the same --shard-limits", "brokers %s hold their shards to limits, and %s do not",
+			strings.Join(with, ", "), strings.Join(without, ", "))
 	}
 }
 

@@ -94,6 +94,9 @@ func TestFindings(t *testing.T) {
 		counts shardCounts
 	}{
 		{"healthy", func(*clusterView) {}, nil, shardCounts{Total: 6}},
+		{"limits on one broker only", func(v *clusterView) { v.meta.brokers[1].ShardLimits = true }, []string{
+			"warning: brokers node-2 hold their shards to limits, and node-1, node-3 do not|the same --shard-limits",
+		}, shardCounts{Total: 6}},
 		{"killed, not noticed yet", func(v *clusterView) { dark(v, 2) }, []string{
 			"critical: the leader of 2 shards, broker node-2, does not answer: orders/shardId-000000000001, orders/shardId-000000000004|look again",
 			"warning: voter node-2 does not answer, and the metadata can't lose another|",

@@ -97,6 +97,13 @@ func (t *tail) next(ctx context.Context) (*pb.TailEvent, error) {
 	if t.ended {
 		return nil, io.EOF
 	}
+	select {
+	case <-t.displaced(): // also while there is much to read, and nothing to wait for
+		return nil, errDisplaced
+	case <-t.stopped:
+		return nil, errStopping
+	default:
+	}
 	if t.tip {
 		if err := t.sleep(ctx, tailPace-time.Since(t.last)); err != nil {
 			return nil, err

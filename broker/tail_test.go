@@ -296,6 +296,28 @@ func TestSubscriptionsAtTheLeader(t *testing.T) {
 	})
 }
 
+// TestDisplacedWithMuchToRead: who has been taken over from gets nothing more,
+// however much there is to read.
+func TestDisplacedWithMuchToRead(t *testing.T) {
+	b := open(t, t.TempDir())
+	defer closeBroker(t, b)
+	s := streamNamed(t, b, "s", 1)
+	for range 20 {
+		put(t, b, s, 0, strings.Repeat("x", 100<<10))
+	}
+	as := func(id byte) func(*pb.TailRequest) {
+		return func(r *pb.TailRequest) {
+			r.Subscription = &pb.Subscription{Consumer: "c", ConsumerCreatedS: 5, Id: append(make([]byte, 15), id), Resumed: true}
+		}
+	}
+	first := startTail(t, b.Data(), s, as(1))
+	first.event()
+	startTail(t, b.Data(), s, as(2)).event()
+	if e, err := first.stream.Recv(); err == nil {
+		t.Fatalf("an event of %d batches after another subscription took over", len(e.Batches))
+	}
+}
+
 func refusedTail(t *testing.T, data pb.DataClient, s *pb.Stream, change func(*pb.TailRequest)) stream.Kind {
 	t.Helper()
 	req := &pb.TailRequest{Shard: &pb.ShardRef{StreamId: s.Id}}

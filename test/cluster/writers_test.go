@@ -25,12 +25,14 @@ import (
 
 // client makes a client that never retries: what it sees is what the gateway
 // could not wait out.
-func (c *cluster) client() *kinesis.Client {
+func (c *cluster) client() *kinesis.Client { return clientOf(c.endpoint, aws.NopRetryer{}) }
+
+func clientOf(endpoint string, retryer aws.Retryer) *kinesis.Client {
 	return kinesis.New(kinesis.Options{
 		Region:       "us-east-1",
-		BaseEndpoint: aws.String(c.endpoint),
+		BaseEndpoint: aws.String(endpoint),
 		Credentials:  credentials.NewStaticCredentialsProvider("dev", "dev", ""),
-		Retryer:      aws.NopRetryer{},
+		Retryer:      retryer,
 		HTTPClient: plainbody.Client(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConnsPerHost = 64
 		}).WithTimeout(patience)),
@@ -280,7 +282,11 @@ func (c *cluster) check(t *testing.T, stream string, h *history.History) {
 // readAll reads every shard from its oldest record to its end.
 func (c *cluster) readAll(t *testing.T, stream string) []history.Read {
 	t.Helper()
-	k := c.client()
+	return readAllBy(t, c.client(), stream)
+}
+
+func readAllBy(t *testing.T, k *kinesis.Client, stream string) []history.Read {
+	t.Helper()
 	listed, err := k.ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: &stream})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"crypto/md5"
 	"fmt"
 	"math/big"
 	"strings"
@@ -56,6 +57,13 @@ var recordRows = []row{
 			want = append(want, some{"ShardId": shardID(r.shard)})
 		}
 		c.gives("PutRecords", m{"StreamName": "<S>", "Records": records}, some{"Records": want})
+	}},
+	{"4.1 routing/by the MD5 of a key in UTF-8", func(c *caller) {
+		c.create(64)
+		for _, key := range []string{"é", "漢字", "\U0001f600", strings.Repeat("ß", 256)} {
+			hash := md5.Sum([]byte(key))
+			c.gives("PutRecord", putIn(key, []byte("x"), nil), some{"ShardId": shardID(int(hash[0] >> 2))})
+		}
 	}},
 	{"4.1 routing/ExplicitHashKey", func(c *caller) {
 		c.create(3)

@@ -295,6 +295,7 @@ var reference = map[string]string{
 
 	"4.1 routing/ExplicitHashKey":                      "",
 	"4.1 routing/ExplicitHashKey of 2^128 or more":     "",
+	"4.1 routing/by the MD5 of a key in UTF-8":         "",
 	"4.1 routing/by the partition key":                 "",
 	"4.1 routing/to the open shard after a reshard":    "",
 	"4.2 shard write/bytes a second":                   "",

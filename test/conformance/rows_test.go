@@ -40,24 +40,37 @@ func tables() []table {
 	}
 }
 
-// TestRows runs all rows, in JSON and in CBOR.
+// TestRows runs all rows, in JSON and in CBOR: TestRows/ROW/FORMAT, and those
+// that run one by one as TestRows/NODE/ROW/FORMAT.
 func TestRows(t *testing.T) {
-	unfit := regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
 	for _, table := range tables() {
-		for _, row := range table.rows {
-			for _, f := range formats {
-				if table.only != nil && table.only != f {
-					continue
-				}
-				t.Run(row.name+"/"+f.name, func(t *testing.T) {
-					if !table.serial {
-						t.Parallel()
-					}
-					// Of at most 128 letters, digits, "_", "." and "-".
-					name := strings.Trim(unfit.ReplaceAllString(row.name, "-"), "-")
-					row.test(newCaller(t, table.node, f, name[:min(len(name), 100)]+"."+f.name))
-				})
+		if !table.serial {
+			table.run(t)
+			continue
+		}
+		t.Run(table.node.name, func(t *testing.T) {
+			t.Parallel()
+			table.run(t)
+		})
+	}
+}
+
+var unfit = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
+
+func (t table) run(parent *testing.T) {
+	for _, row := range t.rows {
+		for _, f := range formats {
+			if t.only != nil && t.only != f {
+				continue
 			}
+			parent.Run(row.name+"/"+f.name, func(one *testing.T) {
+				if !t.serial {
+					one.Parallel()
+				}
+				// Of at most 128 letters, digits, "_", "." and "-".
+				name := strings.Trim(unfit.ReplaceAllString(row.name, "-"), "-")
+				row.test(newCaller(one, t.node, f, name[:min(len(name), 100)]+"."+f.name))
+			})
 		}
 	}
 }

@@ -233,6 +233,7 @@ var shardRows = []row{
 				fmt.Sprintf(text, key, shardID(1), lowHalf, maxHash))
 		}
 		c.splitAt(0, "2")
+		c.splitAt(1, "340282366920938463463374607431768211454")
 	}},
 	{"6.2 SplitShard/shard closed", func(c *caller) {
 		c.create(2)
@@ -328,6 +329,9 @@ var shardRows = []row{
 			{m{"Type": "AFTER_SHARD_ID", "ShardId": shardID(99)}, nil},
 			{m{"Type": "AT_TIMESTAMP", "Timestamp": moment(1000)}, []int{0, 1}},
 			{m{"Type": "AT_TIMESTAMP", "Timestamp": created}, []int{0, 1}},
+			// Before the second in which shard 4 began there were its parents.
+			{m{"Type": "AT_TIMESTAMP", "Timestamp": moment(merged.created)*1000 - 1}, []int{0, 2, 3}},
+			{m{"Type": "FROM_TIMESTAMP", "Timestamp": moment(merged.created)*1000 - 1}, []int{0, 2, 3, 4}},
 			{m{"Type": "AT_TIMESTAMP", "Timestamp": later + 3600_000}, []int{0, 4}},
 			{m{"Type": "FROM_TIMESTAMP", "Timestamp": moment(1000)}, []int{0, 1, 2, 3, 4}},
 			{m{"Type": "FROM_TIMESTAMP", "Timestamp": created}, []int{0, 1, 2, 3, 4}},

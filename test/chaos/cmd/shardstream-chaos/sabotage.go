@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ const patienceWithSaboteurs = 15 * time.Minute
 // tells that one was not.
 func (o options) sabotage(ctx context.Context, cfg run.Config) (failed bool, err error) {
 	var table strings.Builder
-	table.WriteString("| saboteur | without it | caught by | check | after | episodes |\n| --- | --- | --- | --- | ---: | ---: |\n")
+	table.WriteString("| saboteur | what is left out | caught by | check | after | episodes |\n| --- | --- | --- | --- | ---: | ---: |\n")
 	for _, s := range saboteur.All() {
 		if o.saboteurs != "all" && !slices.Contains(strings.Split(o.saboteurs, ","), s.Name) {
 			continue
@@ -57,13 +58,17 @@ func (o options) catch(ctx context.Context, cfg run.Config, s saboteur.Saboteur)
 		if r.OK() {
 			continue
 		}
-		check := "the cluster does not heal"
-		switch {
-		case len(r.Violations) > 0:
-			check = r.Violations[0].Check
-		case len(r.Complaints) > 0:
-			check = "an answer that no client should get"
+		var checks []string
+		for _, check := range slices.Sorted(maps.Keys(r.Counts)) {
+			checks = append(checks, fmt.Sprintf("%s (%d)", check, r.Counts[check]))
 		}
+		if len(r.Complaints) > 0 {
+			checks = append(checks, "answers that no client should get")
+		}
+		if len(r.Problems) > 0 {
+			checks = append(checks, "the cluster does not heal")
+		}
+		check := strings.Join(checks, ", ")
 		return fmt.Sprintf("| %s | %s | %s, seed %d | %s | %s | %d |", s.Name, s.Rule, n.Name, r.Seed, check, time.Since(started).Round(time.Second), i+1), true, nil
 	}
 	return fmt.Sprintf("| %s | %s | NOT CAUGHT | | %s | |", s.Name, s.Rule, time.Since(started).Round(time.Second)), false, nil

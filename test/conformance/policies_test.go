@@ -1,6 +1,9 @@
 package conformance
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Section 3.8: resource policies.
 
@@ -52,8 +55,20 @@ var policyRows = []row{
 	}},
 	{"3.8 policies/not valid", func(c *caller) {
 		c.create(1)
-		for _, policy := range []string{"", "x", `{"Version":`, "[]"} {
-			c.refusedLike("PutResourcePolicy", m{"ResourceARN": "<ARN>", "Policy": policy}, invalidArgument, `The resource policy is not valid.*`)
+		for _, text := range []string{"", "x", `{"Version":`} {
+			c.refusedLike("PutResourcePolicy", m{"ResourceARN": "<ARN>", "Policy": text}, invalidArgument, `The resource policy is not valid: not JSON: .+[^~]\.`)
+		}
+		good := policyOf(c.arn(c.s), "kinesis:GetRecords")
+		for text, why := range map[string]string{
+			`[]`:                       "must be a JSON object",
+			`{"Version":"2012-10-17"}`: "the Statement is missing",
+			`{"Version":"2012-10-17","Statement":[]}`:                  "the Statement is empty",
+			strings.Replace(good, "2012-10-17", "2020-01-01", 1):       `the Version must be 2012-10-17, not "2020-01-01"`,
+			strings.Replace(good, `"Allow"`, `"Maybe"`, 1):             `statement 1: the Effect must be Allow or Deny, not "Maybe"`,
+			strings.Replace(good, `"111111111111"`, `"somebody"`, 1):   `statement 1: the Principal "somebody" is no account, no ARN and not *`,
+			strings.Replace(good, `"kinesis:GetRecords"`, `"Read"`, 1): `statement 1: the Action "Read" is no SERVICE:NAME`,
+		} {
+			c.refused("PutResourcePolicy", m{"ResourceARN": "<ARN>", "Policy": text}, invalidArgument, "The resource policy is not valid: "+why+".")
 		}
 		c.gives("GetResourcePolicy", m{"ResourceARN": "<ARN>"}, m{"Policy": "{}"})
 	}},

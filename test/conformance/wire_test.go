@@ -143,6 +143,27 @@ var wireRows = []row{
 			}
 		}
 	}},
+	{"1.1 request/bodies in chunks and after 100-continue", func(c *caller) {
+		for _, expect := range []string{"", "100-continue"} {
+			for _, body := range [][]byte{c.format.encode(m{}), c.format.encode(m{"Unknown": strings.Repeat("x", 100_000)})} {
+				for _, length := range []int64{int64(len(body)), -1} {
+					r, err := http.NewRequestWithContext(c.Context(), http.MethodPost, c.url, io.NopCloser(bytes.NewReader(body)))
+					if err != nil {
+						c.Fatal(err)
+					}
+					r.ContentLength = length
+					r.Header.Set("Content-Type", c.format.contentType)
+					r.Header.Set("X-Amz-Target", target+"DescribeLimits")
+					if expect != "" {
+						r.Header.Set("Expect", expect)
+					}
+					if a := c.do(r); a.status != http.StatusOK {
+						c.Errorf("%q, %d of %d bytes: %d %s", expect, length, len(body), a.status, a.raw)
+					}
+				}
+			}
+		}
+	}},
 	{"1.1 request/unknown and null members are absent", func(c *caller) {
 		c.create(1)
 		c.is(1, c.ok("ListShards", m{
@@ -206,6 +227,11 @@ var wireRows = []row{
 		}
 		if a := c.call("ListStreams", m{}); a.header.Get("Access-Control-Allow-Origin") != "" {
 			c.Errorf("without Origin: %v", a.header)
+		}
+	}},
+	{"1.5 malformed/HEAD", func(c *caller) {
+		if a := c.send(http.MethodHead, "", "", nil); a.status != http.StatusForbidden || len(a.raw) != 0 {
+			c.Errorf("%d %q", a.status, a.raw)
 		}
 	}},
 	{"1.5 malformed/body too large", func(c *caller) {

@@ -21,7 +21,8 @@ import (
 //   - With shard limits a shard takes five calls and gives 2 MiB a second. After
 //     2 MiB or more in one second it takes none until that is made up for: after
 //     10 MiB for five seconds. Others are answered with
-//     ProvisionedThroughputExceededException.
+//     ProvisionedThroughputExceededException. Behind the end of a closed shard, where
+//     the metadata says it all, no calls are counted.
 //   - A position that is no longer there moves to the oldest record. One above
 //     the leader's high watermark gets an empty answer and stays.
 

@@ -195,10 +195,8 @@ func (c *controller) scale(ctx context.Context, now time.Time, state *raftfsm.St
 		return
 	}
 	c.nextScale = now.Add(c.scaler.rules.Interval / reportsPerInterval)
-	for _, b := range state.Brokers() {
-		if b.FeatureLevel < raftfsm.FeatureOnDemand && b.State != pb.BrokerState_BROKER_STATE_GONE {
-			return // it would stop at the commands
-		}
+	if !allHave(state, raftfsm.FeatureOnDemand) {
+		return
 	}
 	done := make(chan struct{})
 	c.scaling = done

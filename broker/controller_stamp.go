@@ -20,6 +20,7 @@ const (
 // must not: the time, and where the replicas of new shards go.
 func stampCommand(state *raftfsm.State, nowMs int64, c *pb.Command) {
 	c.TimeMs = nowMs
+	clearUnknown(state, c)
 	latest := nowMs + maxTransitionDelay.Milliseconds()
 	switch op := c.GetOp().(type) {
 	case *pb.Command_CreateStream:

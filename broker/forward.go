@@ -130,9 +130,14 @@ func (c *control) tryLeader(ctx context.Context, repeat bool, f func(ctx context
 	return f(ctx, leader)
 }
 
-// proposeHere proposes on the raft leader.
+// proposeHere proposes on the raft leader. Kind Unavailable, beside those of raft,
+// for what some broker's program does not know.
 func (c *control) proposeHere(ctx context.Context, cmd *pb.Command) (*pb.CommandResult, error) {
-	stampCommand(c.meta.State(), c.clock.clusterMs(), cmd)
+	state := c.meta.State()
+	if err := checkFeature(state, cmd); err != nil {
+		return nil, err
+	}
+	stampCommand(state, c.clock.clusterMs(), cmd)
 	return c.meta.Propose(ctx, cmd)
 }
 

@@ -9,8 +9,9 @@ import (
 )
 
 // FeatureOnDemand is the first feature level of brokers that know the commands
-// by which on-demand streams are scaled. A program that doesn't know a command
-// stops at it, so none is proposed before every broker has this level.
+// by which on-demand streams are scaled, and those of consumers, policies and
+// settings. A program that doesn't know a command stops at it, so none is
+// proposed before every broker has this level.
 const FeatureOnDemand = 3
 
 // maxDemandPeaks bounds what a stream keeps of its demand; the oldest go first.

@@ -19,8 +19,9 @@ func (d *draft) reshard(c *pb.Reshard) *pb.CommandResult {
 		return res
 	}
 	e := d.entry(c.GetStreamId())
+	counts := e.stream.GetCountChangesMs()
 	if c.GetDailyLimit() > 0 && len(plan.made) > 0 {
-		if _, res := d.noteChange(e.stream.GetCountChangesMs(), c.GetDailyLimit()); res != nil {
+		if counts, res = d.noteChange(counts, c.GetDailyLimit()); res != nil {
 			return res
 		}
 	}
@@ -32,9 +33,7 @@ func (d *draft) reshard(c *pb.Reshard) *pb.CommandResult {
 		return res
 	}
 	s := d.editStream(c.GetStreamId())
-	if c.GetKind() == pb.ReshardKind_RESHARD_KIND_COUNT {
-		s.CountChangesMs, _ = d.noteChange(s.GetCountChangesMs(), 0)
-	}
+	s.CountChangesMs = counts
 	e = d.entry(s.GetId())
 	s.Status, s.TransitionAfterMs = pb.StreamStatus_STREAM_STATUS_UPDATING, c.GetTransitionAfterMs()
 	s.NextShardNumber += uint32(len(plan.made))

@@ -69,8 +69,44 @@ func TestBucketFillsUp(t *testing.T) {
 	if b.Full(r, 3*time.Second) { // a clock of another thread, a little behind
 		t.Error("an earlier time fills it")
 	}
+	if !b.Take(r, 3*time.Second, 1<<20-1) {
+		t.Error("an earlier time is not taken for the latest")
+	}
 	if !b.Full(r, 1<<62) {
 		t.Error("it is not full after a century")
+	}
+}
+
+// TestBucketRoundsNothing: a third of a second is no whole number of nanoseconds.
+func TestBucketRoundsNothing(t *testing.T) {
+	r := Rate{PerSecond: 3, Burst: 3}
+	var b Bucket
+	b.Take(r, 0, 1)
+	if b.Full(r, 333_333_333) || !b.Full(r, 333_333_334) {
+		t.Error("it is full before a third of a second, or not behind it")
+	}
+}
+
+func TestIdle(t *testing.T) {
+	for name, c := range map[string]struct {
+		use  func(*Shard)
+		idle time.Duration
+	}{
+		"records":    {func(s *Shard) { s.Write(0, slices.Values(sizes(1000, 0))) }, time.Second},
+		"bytes":      {func(s *Shard) { s.Write(0, slices.Values(sizes(1, mib))) }, time.Second},
+		"large ones": {func(s *Shard) { s.Write(0, slices.Values(sizes(1, 10*mib))) }, 10 * time.Second},
+		"calls":      {func(s *Shard) { s.Read(0) }, time.Second / 5},
+		"reads":      {func(s *Shard) { s.Give(0, 10*mib) }, 5 * time.Second},
+		"iterators":  {func(s *Shard) { s.Iterator(0) }, time.Second / 5},
+	} {
+		var s Shard
+		if !s.Idle(0) {
+			t.Errorf("%s: a new one is not idle", name)
+		}
+		c.use(&s)
+		if s.Idle(c.idle-1) || !s.Idle(c.idle) {
+			t.Errorf("%s: it is idle before %v, or not then", name, c.idle)
+		}
 	}
 }
 

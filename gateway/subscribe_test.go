@@ -619,11 +619,17 @@ func (e *env) awaitTails(n int) {
 func TestSlowSubscriberIsCutOff(t *testing.T) {
 	overAll(t, func(t *testing.T, e *env) {
 		id := e.create("s", 1)
-		s := e.subscribe(e.consumer("c", id), shard0, "LATEST", nil)
-		data := bytes.Repeat([]byte("x"), 1<<20-10)
-		for range 20 {
-			e.ok("PutRecord", m{"StreamName": "s", "PartitionKey": "k", "Data": data})
+		ref := &pb.ShardRef{StreamId: id}
+		for i := range 20 {
+			b := stream.NewBatch(nil, shardOf(ref), [16]byte{byte(i + 1)}, [16]byte{}, 0)
+			b = b.AppendRecord(stream.Record{PartitionKey: []byte("k"), Data: make([]byte, 1<<20-1)})
+			stream.FinishBatch(b, 1)
+			request := &pb.AppendRequest{Batches: []*pb.ShardBatch{{Shard: ref, Batch: b}}}
+			if _, err := (fakeData{e.broker, "n1"}).Append(t.Context(), request); err != nil {
+				t.Fatal(err)
+			}
 		}
+		s := e.subscribe(e.consumer("c", id), shard0, "TRIM_HORIZON", nil)
 		e.awaitTails(0)
 		if err := e.g.events.acquire(t.Context(), e.g.events.size); err != nil { // it holds nothing any more
 			t.Fatal(err)

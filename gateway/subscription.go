@@ -126,15 +126,15 @@ func (s *subscription) run(w *eventWriter) {
 				return
 			case kind == stream.WrongState, kind == stream.AlreadyExists:
 				failure = s.another()
-			case mayRetry(kind):
+			case mayRetry(kind), kind == stream.NotFound:
+				// What does not exist is for the metadata to say, which then says
+				// what of it; a broker may be behind it, or we.
 				if outage == nil {
 					outage = s.newOutage()
 				}
 				if !outage.wait(m, kind) && s.ctx.Err() == nil {
 					failure = s.c.fail(err, s.t.subject())
 				}
-			case kind == stream.NotFound:
-				failure = s.gone()
 			default:
 				failure = s.c.fail(err, s.t.subject())
 			}
@@ -272,6 +272,7 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 	s.metrics.behind.Set(float64(behind) / 1000)
 	s.t.v.metrics.outRecords.Add(float64(run.records))
 	s.t.v.metrics.outBytes.Add(float64(run.bytes))
+	s.t.v.metrics.shard(s.t.s.Number).gave(run.records, run.bytes)
 	s.t.v.metrics.shard(s.t.s.Number).gave(run.records, run.bytes)
 	return nil
 }

@@ -54,3 +54,6 @@ component kcl3 "java mvn" "java/pom.xml java/kcl3 java/kcl" maven kcl3
 component kcl2 "java mvn" "java/pom.xml java/kcl2 java/kcl" maven kcl2
 component kpl "java mvn" "java/pom.xml java/kpl" maven kpl
 component kcl1 "java mvn" "java/pom.xml java/kcl1" maven kcl1
+component vmware go "go/go.mod go/go.sum go/events go/vmware" go_build vmware
+component harlow go "go/go.mod go/go.sum go/events go/harlow" go_build harlow
+component node "node npm" node npm_ci node

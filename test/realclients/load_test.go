@@ -44,7 +44,7 @@ func (l *load) run(ctx context.Context, c *kinesis.Client, stream string) error 
 	for batch := 0; ctx.Err() == nil; batch++ {
 		entries := make([]types.PutRecordsRequestEntry, batchSize)
 		for i := range entries {
-			key, value := fmt.Sprintf("key-%d", i), fmt.Sprintf("value-%d-%d", batch, i)
+			key, value := fmt.Sprintf("key-%d-%d", batch%5, i), fmt.Sprintf("value-%d-%d", batch, i)
 			entries[i] = types.PutRecordsRequestEntry{PartitionKey: aws.String(key), Data: []byte(value)}
 			l.history.Attempt(key, value)
 		}

@@ -1,6 +1,7 @@
 package realclients
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,4 +87,38 @@ func (tb *table) publish() error {
 	}
 	fmt.Print("\n", b.String(), "\n")
 	return os.WriteFile(repository(".cache", "clients", "compatibility.md"), []byte(b.String()), 0o644)
+}
+
+// moduleVersion reads the version of a Go module that the consumers in Go use.
+func moduleVersion(module string) func(*testing.T) string {
+	return func(t *testing.T) string {
+		t.Helper()
+		text, err := os.ReadFile(repository("test", "clients", "go", "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) >= 2 && f[0] == module {
+				return f[1]
+			}
+		}
+		t.Fatalf("no %s in go.mod", module)
+		return ""
+	}
+}
+
+// packageVersion reads the version of an npm package that was installed.
+func packageVersion(folder, name string) func(*testing.T) string {
+	return func(t *testing.T) string {
+		t.Helper()
+		text, err := os.ReadFile(repository("test", "clients", folder, "node_modules", name, "package.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p struct{ Version string }
+		if err := json.Unmarshal(text, &p); err != nil {
+			t.Fatal(err)
+		}
+		return p.Version
+	}
 }

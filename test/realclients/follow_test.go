@@ -1,0 +1,148 @@
+package realclients
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+)
+
+// follower is a consumer of one process, with the events of Worker.java.
+type follower struct {
+	client, wire, component string
+	retrieval               string   // polling, fanout
+	dynamo                  bool     // whether it keeps its place in DynamoDB
+	tellsEnds               bool     // whether it says which shards have ended
+	argv                    []string // relative to test/clients, if it has a slash
+	version                 func(*testing.T) string
+	cannot                  string // why it can't be run against any server but AWS
+}
+
+// TestFollowers has each consumer follow a stream under load through a split and
+// a merge: every record is processed, in the shards before and after.
+func TestFollowers(t *testing.T) {
+	for _, f := range []follower{
+		{
+			client: "vmware-go-kcl-v2", wire: "JSON, HTTP/1.1", component: "vmware", retrieval: "polling", dynamo: true, tellsEnds: true,
+			argv: []string{"go/bin/vmware"}, version: moduleVersion("github.com/vmware/vmware-go-kcl-v2"),
+		},
+		{
+			client: "vmware-go-kcl-v2", wire: "JSON, event stream, HTTP/1.1", component: "vmware", retrieval: "fanout", dynamo: true, tellsEnds: true,
+			argv: []string{"go/bin/vmware"}, version: moduleVersion("github.com/vmware/vmware-go-kcl-v2"),
+		},
+		{
+			client: "harlow/kinesis-consumer (Go SDK v1)", wire: "JSON, HTTP/1.1", component: "harlow", retrieval: "polling", tellsEnds: true,
+			argv: []string{"go/bin/harlow"}, version: moduleVersion("github.com/harlow/kinesis-consumer"),
+		},
+		{
+			client: "lifion-kinesis (JavaScript SDK v2)", wire: "JSON, HTTP/1.1", component: "node", retrieval: "polling", dynamo: true,
+			argv: []string{"node", "node/lifion.js"}, version: packageVersion("node", "lifion-kinesis"),
+		},
+		{
+			client: "lifion-kinesis (aws4)", wire: "JSON, event stream, HTTP/1.1", component: "node", retrieval: "fanout",
+			version: packageVersion("node", "lifion-kinesis"),
+			cannot:  "for fan-out it signs for AWS's own host and calls that, whatever its option endpoint says",
+		},
+	} {
+		t.Run(strings.Fields(f.client)[0]+"/"+f.retrieval, func(t *testing.T) {
+			r := trial(t, f.client, f.wire, retrievals[f.retrieval]+": a stream under load followed through a split and a merge; every record processed")
+			r.needs(t, f.component)
+			r.version = f.version(t)
+			if f.cannot != "" {
+				r.unavailable(t, f.cannot)
+			}
+			follow(t, r, f)
+		})
+	}
+}
+
+// retrievals are the words of the table for the two ways to read.
+var retrievals = map[string]string{"polling": "polling", "fanout": "enhanced fan-out"}
+
+func follow(t *testing.T, r *row, f follower) {
+	s := startServer(t)
+	const stream = "followed"
+	env := clientEnv("ENDPOINT="+s.endpoint, "STREAM="+stream, "RETRIEVAL="+f.retrieval, "APPLICATION=application", "WORKER=w1")
+	if f.dynamo {
+		env = append(env, "DYNAMODB="+startDynamo(t, r).endpoint)
+	}
+	c := s.client(t)
+	createStream(t, c, stream, 4)
+	l := startLoad(t, c, stream)
+	argv := append([]string(nil), f.argv...)
+	for i, arg := range argv {
+		if strings.Contains(arg, "/") {
+			argv[i] = repository("test", "clients", arg)
+		}
+	}
+	a := newApplication()
+	p := launch(t, "consumer", env, func(line string) { a.note("w1", line) }, argv...)
+	a.workers["w1"] = p
+	a.allWork(t)
+
+	if _, err := c.SplitShard(t.Context(), &kinesis.SplitShardInput{
+		StreamName: aws.String(stream), ShardToSplit: aws.String("shardId-000000000000"), NewStartingHashKey: aws.String("42535295865117307932921825928971026432"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	awaitActive(t, c, stream)
+	if _, err := c.MergeShards(t.Context(), &kinesis.MergeShardsInput{
+		StreamName: aws.String(stream), ShardToMerge: aws.String("shardId-000000000001"), AdjacentShardToMerge: aws.String("shardId-000000000002"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	awaitActive(t, c, stream)
+	began := time.Now()
+	a.processes(t, c, stream, l, f.tellsEnds)
+	t.Logf("%d records, %d deliveries, %s after the last reshard", l.count(), a.deliveries, time.Since(began))
+	p.finish(t)
+	for _, line := range a.strange {
+		t.Errorf("what is this? %s", line)
+	}
+}
+
+// processes waits until the closed shards of the stream have ended and every
+// open one has been read from, ends the load, and waits until all that it has put
+// is processed, exactly as it was put.
+func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, l *load, tellsEnds bool) {
+	t.Helper()
+	open, closed := listShards(t, c, stream)
+	eventually(t, func() error {
+		if err := a.alive(); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, shard := range closed {
+			if a.ended[shard] == "" && tellsEnds {
+				return fmt.Errorf("%s has no end yet; ended: %v", shard, a.ended)
+			}
+		}
+		read := map[string]bool{}
+		for at := range a.reads {
+			read[at.ShardID] = true
+		}
+		for _, shard := range open {
+			if !read[shard] {
+				return fmt.Errorf("nothing of %s has been processed", shard)
+			}
+		}
+		return nil
+	})
+	put := l.stop(t)
+	eventually(t, func() error {
+		if err := a.alive(); err != nil {
+			return err
+		}
+		if n := len(a.processed()); n < put {
+			return fmt.Errorf("%d of %d records processed", n, put)
+		}
+		return nil
+	})
+	for _, v := range l.history.Check(a.processed()) {
+		t.Error(v)
+	}
+}

@@ -19,6 +19,18 @@ package kinesis
 //   - Violations across members whose order is not known come in the model's
 //     order; the entries of a printed map are sorted by key.
 
+// Of subscriptions.
+//
+//   - A call within five seconds of one that succeeded is told so in the stream,
+//     where it was seen; one too many in a second is an answer, since the model
+//     has no such exception for streams.
+//   - Two calls may come at once before the rate counts, so that the second hears
+//     of the first.
+//   - Who is displaced by another subscription gets the same ResourceInUse.
+//   - The first event comes at once, one of silence after four seconds. The last
+//     event of a shard has no records.
+//   - An event holds up to 1 MiB of data and keys, or one record.
+
 // classOfBytes and classOfTimes name the types that only CBOR has in type errors.
 const (
 	classOfBytes = "java.nio.HeapByteBuffer"

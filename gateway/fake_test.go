@@ -333,7 +333,9 @@ func (f *fakeBroker) applyLocked(c *pb.Command) (*pb.CommandResult, *pb.Metadata
 		}
 		maps.Copy(tags, op.AddTags.Tags)
 		if len(tags) > int(op.AddTags.Limit) {
-			return refusal(stream.LimitExceeded), nil
+			r := refusal(stream.LimitExceeded)
+			r.Limit = uint64(op.AddTags.Limit)
+			return r, nil
 		}
 		s := f.editStreamLocked(op.AddTags.StreamId, func(s *pb.Stream) { s.Tags = tags })
 		return &pb.CommandResult{}, &pb.MetadataEvent{Streams: []*pb.Stream{s}}

@@ -7,7 +7,7 @@ import (
 )
 
 // Behaviour: PutResourcePolicy sets the policy of a stream, or of a consumer
-// that is ACTIVE, in place of the one before, and answers empty.
+// that is ACTIVE, in place of the one before, and answers empty. It may have 20 KiB.
 // GetResourcePolicy gives it as it was put, and "{}" if there is none.
 // DeleteResourcePolicy answers empty; where there is none it is ResourceNotFound.
 // Policies are in force where requests are authenticated: see authorize.go.
@@ -16,6 +16,9 @@ func putResourcePolicy(c *call, in *kinesis.PutResourcePolicyInput) (*empty, *ki
 	r, failure := c.locateResource(*in.ResourceARN)
 	if failure != nil {
 		return nil, failure
+	}
+	if n := len(*in.Policy); n > kinesis.MaxPolicySize {
+		return nil, kinesis.PolicyTooLarge(n)
 	}
 	if _, err := policy.Parse(*in.Policy); err != nil {
 		return nil, kinesis.InvalidPolicy(err.Error())

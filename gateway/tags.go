@@ -109,7 +109,7 @@ func (c *call) addTags(r resource, tags map[string]string) *kinesis.Error {
 	if err != nil {
 		return c.fail(err, subject{name: r.v.Name, account: r.account})
 	}
-	if stream.Kind(result.Error) == stream.LimitExceeded {
+	if stream.Kind(result.Error) == stream.LimitExceeded && result.Limit == maxTags {
 		return kinesis.TooManyTags(r.v.Name, r.account)
 	}
 	return c.resourceRefused(r, result)

@@ -39,6 +39,9 @@ func (d *draft) registerConsumer(c *pb.RegisterConsumer) *pb.CommandResult {
 	if d.now >= made.TransitionAfterMs {
 		made.Status, made.TransitionAfterMs = pb.ConsumerStatus_CONSUMER_STATUS_ACTIVE, 0
 	}
+	if res := mayGrow(s, consumerSize(made)); res != nil {
+		return res
+	}
 	s = d.editStream(s.GetId())
 	s.Consumers = append(slices.Clip(s.GetConsumers()), made)
 	return &pb.CommandResult{StreamId: s.GetId(), Current: uint64(made.CreatedMs)}
@@ -104,6 +107,9 @@ func (d *draft) setPolicy(c *pb.SetPolicy) *pb.CommandResult {
 	case s.GetStatus() == pb.StreamStatus_STREAM_STATUS_DELETING:
 		return wrongState(s)
 	case c.GetConsumer() == nil:
+		if res := mayGrow(s, len(c.GetPolicy())-len(s.GetPolicy())); res != nil {
+			return res
+		}
 		d.editStream(s.GetId()).Policy = c.GetPolicy()
 	default:
 		consumer, res := findConsumer(s, c.GetConsumer())
@@ -112,6 +118,9 @@ func (d *draft) setPolicy(c *pb.SetPolicy) *pb.CommandResult {
 		}
 		if consumer.GetStatus() != pb.ConsumerStatus_CONSUMER_STATUS_ACTIVE {
 			return because(pb.Refusal_REFUSAL_CONSUMER_STATE, refuse(stream.WrongState, "consumer %q is %s", consumer.GetName(), consumer.GetStatus()))
+		}
+		if res := mayGrow(s, len(c.GetPolicy())-len(consumer.GetPolicy())); res != nil {
+			return res
 		}
 		d.editConsumer(s.GetId(), c.GetConsumer(), func(edited *pb.Consumer) { edited.Policy = c.GetPolicy() })
 	}

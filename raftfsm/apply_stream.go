@@ -258,6 +258,9 @@ func (d *draft) addTags(c *pb.AddTags) *pb.CommandResult {
 		return figures(refuse(stream.LimitExceeded, "%d tags exceed the limit of %d", len(tags), c.GetLimit()),
 			uint64(len(old)), uint64(c.GetLimit()))
 	}
+	if res := mayGrow(d.Stream(c.GetStreamId()), tagsSize(tags)-tagsSize(old)); res != nil {
+		return res
+	}
 	if !maps.Equal(tags, old) {
 		d.setTags(c.GetStreamId(), c.GetConsumer(), tags)
 	}

@@ -15,7 +15,18 @@ const (
 	// maxDataKeys bounds the data keys of a stream, which are kept as long as their
 	// records. Who starts encryption ten times a day for three months gets there.
 	maxDataKeys = 1000
+	// maxStreamBytes bounds what the metadata has of a stream but for its shards:
+	// that is one message to all who watch, and is sent again at each change.
+	maxStreamBytes = 8 << 20
 )
+
+// mayGrow refuses to let a stream grow by so many bytes, if they are too many.
+func mayGrow(s *pb.Stream, bytes int) *pb.CommandResult {
+	if size := streamSize(s); bytes > 0 && size+bytes > maxStreamBytes {
+		return refuse(stream.LimitExceeded, "stream %q has %d bytes of settings, tags and policies, and %d more exceed the limit of %d", s.GetName(), size, bytes, maxStreamBytes)
+	}
+	return nil
+}
 
 // updateStream changes a stream's settings. What they mean is in force at once;
 // UPDATING is what AWS's clients expect to see for a while.
@@ -144,10 +155,13 @@ func (d *draft) startEncryption(s *pb.Stream, c *pb.StartEncryption) (bool, *pb.
 	} else if n > 0 {
 		last = kept[n-1].GetId()
 	}
+	made := &pb.DataKey{Id: last + 1, KeyId: c.GetKeyId(), Wrapped: c.GetWrapped(), CreatedMs: d.now}
+	if res := mayGrow(s, dataKeySize(made)); res != nil {
+		return false, res
+	}
 	s = d.editStream(s.GetId())
 	s.EncryptionStartsMs, s.DataKeys = starts, kept
-	s.DataKey = last + 1
-	s.DataKeys = append(s.DataKeys, &pb.DataKey{Id: s.DataKey, KeyId: c.GetKeyId(), Wrapped: c.GetWrapped(), CreatedMs: d.now})
+	s.DataKey, s.DataKeys = made.GetId(), append(s.DataKeys, made)
 	return true, nil
 }
 

@@ -111,19 +111,26 @@ func streamSize(s *pb.Stream) int {
 	size := 128 + len(s.GetName()) + 5*(len(re.GetParents())+len(re.GetChildren())+len(re.GetPassing()))
 	size += tagsSize(s.GetTags()) + len(s.GetPolicy()) + 8*len(s.GetShardMetrics())
 	size += 10 * (len(s.GetModeChangesMs()) + len(s.GetCountChangesMs()) + len(s.GetEncryptionStartsMs()) + len(s.GetEncryptionStopsMs()))
+	size += 32 * len(s.GetDemandPeaks())
 	for _, c := range s.GetConsumers() {
-		size += 64 + len(c.GetName()) + tagsSize(c.GetTags()) + len(c.GetPolicy())
+		size += consumerSize(c)
 	}
 	for _, k := range s.GetDataKeys() {
-		size += 48 + len(k.GetKeyId()) + len(k.GetWrapped())
+		size += dataKeySize(k)
 	}
 	return size
 }
 
+func consumerSize(c *pb.Consumer) int {
+	return 64 + len(c.GetName()) + tagsSize(c.GetTags()) + len(c.GetPolicy())
+}
+
+func dataKeySize(k *pb.DataKey) int { return 48 + len(k.GetKeyId()) + len(k.GetWrapped()) }
+
 func tagsSize(tags map[string]string) int {
 	size := 0
 	for k, v := range tags {
-		size += 8 + len(k) + len(v)
+		size += 16 + len(k) + len(v)
 	}
 	return size
 }

@@ -1,7 +1,9 @@
 package raftfsm
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -353,5 +355,55 @@ func TestCopyConsumer(t *testing.T) {
 	fill(c.ProtoReflect())
 	if got := copyConsumer(c); !proto.Equal(got, c) {
 		t.Errorf("%v, not %v", got, c)
+	}
+}
+
+// TestStreamIsBounded: consumers, tags and policies add up to a bound, above which
+// no message of Diff could carry the stream.
+func TestStreamIsBounded(t *testing.T) {
+	w := newWorld(t, "a")
+	id := w.active("s", 1, "a")
+	policy := strings.Repeat("p", maxStreamBytes/4)
+	refused := 0
+	for i := range 8 {
+		name := fmt.Sprint("c", i)
+		r := w.do(&pb.Command{Op: &pb.Command_RegisterConsumer{RegisterConsumer: &pb.RegisterConsumer{
+			StreamId: id, Name: name, Tags: map[string]string{"t": policy},
+		}}})
+		if r.GetError() != 0 {
+			refused++
+			continue
+		}
+		ref := &pb.ConsumerRef{Name: name}
+		if w.do(setPolicy(id, ref, policy)).GetError() != 0 {
+			refused++
+		}
+		tags := tag(id, 50, "u")
+		tags.GetAddTags().Consumer, tags.GetAddTags().Tags["u"] = ref, policy
+		if w.do(tags).GetError() != 0 {
+			refused++
+		}
+	}
+	s := w.s.Stream(id)
+	if size := proto.Size(s); size > maxStreamBytes || size < maxStreamBytes/2 || refused == 0 {
+		t.Errorf("%d bytes, %d refused", size, refused)
+	}
+	// What makes it smaller passes.
+	for _, c := range []*pb.Command{setPolicy(id, &pb.ConsumerRef{Name: "c0"}, ""), setPolicy(id, nil, "p")} {
+		if r := w.do(c); r.GetError() != 0 {
+			t.Error(r.GetDetail())
+		}
+	}
+}
+
+// TestStreamSizeIsEnough: the estimate is of all that a stream can have.
+func TestStreamSizeIsEnough(t *testing.T) {
+	s := new(pb.Stream)
+	fill(s.ProtoReflect())
+	for range 64 {
+		s.DemandPeaks = append(s.DemandPeaks, &pb.DemandPeak{FromMs: 1 << 50, Demand: 1 << 40, Shards: 1 << 20})
+	}
+	if got, exact := streamSize(s), proto.Size(s); got < exact {
+		t.Errorf("%d for %d bytes", got, exact)
 	}
 }

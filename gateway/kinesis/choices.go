@@ -1,5 +1,7 @@
 package kinesis
 
+import "fmt"
+
 // What could not be established about the service, and what we do there. Each
 // is one line to change when somebody knows better.
 
@@ -176,6 +178,14 @@ func EncryptionTypeRefused(encryptionType string) *Error {
 
 // KMS answers a failure of the key service with one of the six classes.
 func KMS(code, message string) *Error { return newError(code, "%s", message) }
+
+// MaxPolicySize is the most bytes that a resource policy may have.
+const MaxPolicySize = 20 << 10
+
+// PolicyTooLarge answers a resource policy over MaxPolicySize.
+func PolicyTooLarge(size int) *Error {
+	return InvalidPolicy(fmt.Sprintf("it has %d bytes and must not have more than %d", size, MaxPolicySize))
+}
 
 // InvalidPolicy answers a resource policy that cannot be read.
 func InvalidPolicy(why string) *Error {

@@ -72,6 +72,13 @@ var policyRows = []row{
 		}
 		c.gives("GetResourcePolicy", m{"ResourceARN": "<ARN>"}, m{"Policy": "{}"})
 	}},
+	{"3.8 policies/20 KiB", func(c *caller) {
+		c.create(1)
+		good := policyOf(c.arn(c.s), "kinesis:GetRecords")
+		c.empty("PutResourcePolicy", m{"ResourceARN": "<ARN>", "Policy": good + strings.Repeat(" ", 20<<10-len(good))})
+		c.refused("PutResourcePolicy", m{"ResourceARN": "<ARN>", "Policy": good + strings.Repeat(" ", 20<<10+1-len(good))}, invalidArgument,
+			"The resource policy is not valid: it has 20481 bytes and must not have more than 20480.")
+	}},
 	{"3.8 policies/malformed ARN", func(c *caller) {
 		for _, op := range []string{"GetResourcePolicy", "DeleteResourcePolicy"} {
 			c.refused(op, m{"ResourceARN": "arn:aws:kinesis:us-east-1:1:stream/s"}, validation,

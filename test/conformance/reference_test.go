@@ -246,6 +246,7 @@ var reference = map[string]string{
 	"3.7 consumer states/CREATING":                                   "",
 	"3.7 consumer states/DELETING":                                   "",
 	"3.7 consumer/missing":                                           "",
+	"3.8 policies/20 KiB":                                            "",
 	"3.8 policies/deleted without one":                               "",
 	"3.8 policies/malformed ARN":                                     "",
 	"3.8 policies/missing resource":                                  "",

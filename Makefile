@@ -65,7 +65,7 @@ test-saboteurs: ## Builds without one protection each, which the chaos must catc
 test-soak: build ## The long form of the cluster tests and simulations: 20 rounds a fault, 20,000 schedules, every mutant (two hours).
 	SHARDSTREAM_LONG=1 SHARDSTREAM_ROUNDS=20 $(GO) test -v -count=1 -timeout 120m ./test/cluster
 	SHARDSTREAM_LONG=1 $(GO) test -v -count=1 -timeout 180m ./test/sim
-	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm
+	SHARDSTREAM_LONG=1 $(GO) test -count=1 -timeout 60m ./broker/recordlog ./raftfsm ./test/conformance
 
 # As root: it makes network namespaces, which end with it.
 test-statefulset: ## The life of the Kubernetes pods, replayed in network namespaces (root; below two minutes).

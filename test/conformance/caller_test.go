@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ const (
 type caller struct {
 	*testing.T
 	node   *node
+	way    string
 	format *format
 	http   *http.Client
 	url    string
@@ -45,9 +47,24 @@ type caller struct {
 	impatient bool // on a patient node: takes a refusal for what it is
 }
 
-// One client for each form of bodies: JSON travels as with the CLI, CBOR as with
-// the Java SDKs.
-var clients = map[*format]*http.Client{inJSON: newClient(false), inCBOR: newClient(true)}
+// way is how a row's calls travel.
+type way struct {
+	name   string // in names of streams too
+	format *format
+	http   *http.Client
+}
+
+// ways are those of the CLI and of the Java SDKs, and in the long form the other
+// two: JSON over HTTP/2 as of the JavaScript SDK, CBOR over HTTP/1.1 as of Java's
+// first.
+var ways = func() []way {
+	over1, over2 := newClient(false), newClient(true)
+	all := []way{{"JSON", inJSON, over1}, {"CBOR", inCBOR, over2}}
+	if os.Getenv("SHARDSTREAM_LONG") != "" {
+		all = append(all, way{"JSON-HTTP2", inJSON, over2}, way{"CBOR-HTTP1", inCBOR, over1})
+	}
+	return all
+}()
 
 func newClient(h2c bool) *http.Client {
 	tr := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 8, DisableCompression: true}
@@ -56,9 +73,9 @@ func newClient(h2c bool) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-func newCaller(t *testing.T, n *node, f *format, stream string) *caller {
+func newCaller(t *testing.T, n *node, w way, stream string) *caller {
 	t.Helper()
-	c := &caller{T: t, node: n, format: f, http: clients[f], url: n.url(t), s: stream}
+	c := &caller{T: t, node: n, way: w.name, format: w.format, http: w.http, url: n.url(t), s: stream}
 	if n == guarded {
 		c.sign = admin().sign
 	}

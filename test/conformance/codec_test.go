@@ -36,9 +36,8 @@ type format struct {
 }
 
 var (
-	inJSON  = &format{"JSON", "application/x-amz-json-1.1", encodeJSON, decodeJSON}
-	inCBOR  = &format{"CBOR", "application/x-amz-cbor-1.1", encodeCBOR, decodeCBOR}
-	formats = []*format{inJSON, inCBOR}
+	inJSON = &format{"JSON", "application/x-amz-json-1.1", encodeJSON, decodeJSON}
+	inCBOR = &format{"CBOR", "application/x-amz-cbor-1.1", encodeCBOR, decodeCBOR}
 )
 
 // encodeJSON writes a value as the SDKs do: blobs in base64, times as seconds

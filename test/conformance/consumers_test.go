@@ -90,6 +90,17 @@ var consumerRows = []row{
 			}
 		}
 	}},
+	{"3.7 consumer address/regions are not compared", func(c *caller) {
+		c.create(1)
+		arn := c.consumer("c")
+		elsewhere := strings.NewReplacer("us-east-1", "eu-west-2")
+		for _, in := range []m{
+			{"ConsumerARN": elsewhere.Replace(arn)},
+			{"ConsumerARN": arn, "StreamARN": elsewhere.Replace(c.arn(c.s)), "ConsumerName": "c"},
+		} {
+			c.gives("DescribeStreamConsumer", in, m{"ConsumerDescription": some{"ConsumerName": "c", "ConsumerARN": arn}})
+		}
+	}},
 	{"3.7 consumer address/none", func(c *caller) {
 		for _, in := range []m{{}, {"ConsumerName": "c"}, {"StreamARN": "<ARN>"}} {
 			for _, op := range []string{"DescribeStreamConsumer", "DeregisterStreamConsumer"} {

@@ -156,7 +156,7 @@ var crowdedRows = []row{
 	{"3.3 CreateStream/5 in CREATING", func(c *caller) {
 		var made []string
 		for i := range 5 {
-			c.s = fmt.Sprintf("%s-%d", c.format.name, i)
+			c.s = fmt.Sprintf("%s-%d", c.way, i)
 			c.empty("CreateStream", m{"StreamName": "<S>", "ShardCount": 1})
 			made = append(made, c.s)
 		}

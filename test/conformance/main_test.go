@@ -13,7 +13,8 @@
 //	7  capacity modes
 //
 // Every row runs twice: in JSON over HTTP/1.1, and in the CBOR of the Java SDKs
-// over HTTP/2 with prior knowledge. In texts and names <S> is the row's stream,
+// over HTTP/2 with prior knowledge; with SHARDSTREAM_LONG=1 also the other way
+// round. In texts and names <S> is the row's stream,
 // <A> the account, <R> the region and <ARN> the stream's ARN. What is no test
 // here stands in rows_test.go with the reason.
 //

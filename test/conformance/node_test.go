@@ -35,7 +35,7 @@ type node struct {
 }
 
 // seeds is how many streams a node with seeds has, each with two shards.
-const seeds = 60
+const seeds = 100
 
 var (
 	// plain goes through its transitions as fast as it can.

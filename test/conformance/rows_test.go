@@ -40,8 +40,8 @@ func tables() []table {
 	}
 }
 
-// TestRows runs all rows, in JSON and in CBOR: TestRows/ROW/FORMAT, and those
-// that run one by one as TestRows/NODE/ROW/FORMAT.
+// TestRows runs all rows, in JSON and in CBOR: TestRows/ROW/WAY, and those that
+// run one by one as TestRows/NODE/ROW/WAY.
 func TestRows(t *testing.T) {
 	for _, table := range tables() {
 		if !table.serial {
@@ -59,17 +59,17 @@ var unfit = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
 
 func (t table) run(parent *testing.T) {
 	for _, row := range t.rows {
-		for _, f := range formats {
-			if t.only != nil && t.only != f {
+		for _, w := range ways {
+			if t.only != nil && t.only != w.format {
 				continue
 			}
-			parent.Run(row.name+"/"+f.name, func(one *testing.T) {
+			parent.Run(row.name+"/"+w.name, func(one *testing.T) {
 				if !t.serial {
 					one.Parallel()
 				}
 				// Of at most 128 letters, digits, "_", "." and "-".
 				name := strings.Trim(unfit.ReplaceAllString(row.name, "-"), "-")
-				row.test(newCaller(one, t.node, f, name[:min(len(name), 100)]+"."+f.name))
+				row.test(newCaller(one, t.node, w, name[:min(len(name), 100)]+"."+w.name))
 			})
 		}
 	}

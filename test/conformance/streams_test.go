@@ -234,6 +234,16 @@ var accountRows = []row{
 		c.active()
 		c.gives("DescribeLimits", m{}, some{"OpenShardCount": 7, "OnDemandStreamCount": 1})
 	}},
+	{"3.3 DescribeLimits/counts open shards", func(c *caller) {
+		c.clean()
+		c.create(3)
+		c.split(0)
+		c.merge(1, 2)
+		c.gives("DescribeLimits", m{}, some{"OpenShardCount": 3})
+		c.empty("DeleteStream", m{"StreamName": "<S>"})
+		c.gone()
+		c.gives("DescribeLimits", m{}, some{"OpenShardCount": 0})
+	}},
 	{"3.3 CreateStream/shard quota", func(c *caller) {
 		c.clean()
 		c.create(2)

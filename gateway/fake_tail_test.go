@@ -19,7 +19,6 @@ type fakeTail struct {
 	data    fakeData
 	in      *pb.TailRequest
 	next    uint64
-	seen    uint64 // of the log's changes
 	first   bool
 	ended   bool
 	changed chan struct{}

@@ -13,12 +13,7 @@ import (
 	"net/http"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
-
-// roundTripper makes a client of one connection.
-type roundTripper struct{ *http2.ClientConn }
 
 // TestSubscribeWithoutALPN: older Java SDKs begin HTTP/2 on TLS with its preface,
 // and negotiate nothing.
@@ -47,25 +42,19 @@ func TestSubscribeWithoutALPN(t *testing.T) {
 	go func() {
 		served <- g.Serve(l, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}})
 	}()
-	conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := new(http2.Transport).NewClientConn(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
 	over := *e
-	over.url, over.http = "https://"+l.Addr().String(), &http.Client{Transport: roundTripper{client}}
+	over.url, over.http = "http://"+l.Addr().String(), newClient(true)
+	over.http.Transport.(*http.Transport).DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
+		c, err := tls.Dial(network, address, &tls.Config{InsecureSkipVerify: true})
+		return struct{ net.Conn }{c}, err // net/http is not to see that it is TLS
+	}
 	s := over.subscribe(arn, shard0, "LATEST", nil)
 	e.put("s", "k", "x")
 	if got, _ := s.records(1); got != "x" || s.resp.ProtoMajor != 2 {
 		t.Errorf("%q over %s", got, s.resp.Proto)
 	}
 	s.stop()
-	if err := client.Close(); err != nil {
-		t.Error(err)
-	}
+	over.http.CloseIdleConnections()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := g.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {

@@ -13,6 +13,8 @@ var (
 	// limited holds the account to its calls and quotas. Its clients try again
 	// what only came too fast.
 	limited = &node{name: "limited", patient: true, args: []string{"--transition-delay", "0s", "--account-limits", "aws"}}
+	// withCommitment does too, for an account with a commitment.
+	withCommitment = &node{name: "committed", patient: true, args: []string{"--transition-delay", "0s", "--account-limits", "aws"}}
 	// crowded does too, and its transitions take a minute.
 	crowded = &node{name: "crowded", patient: true, args: append([]string{"--transition-delay", "1m", "--account-limits", "aws"}, seedArgs()...)}
 )
@@ -148,6 +150,17 @@ var limitedRows = []row{
 			c.consumer(fmt.Sprintf("c%d", i))
 		}
 		c.refused("RegisterStreamConsumer", register("one-more"), limitExceeded, "Limit of 20 consumers exceeded for stream <S> under account <A>.")
+	}},
+}
+
+var withCommitmentRows = []row{
+	{"3.7 RegisterStreamConsumer/50 with a commitment", func(c *caller) {
+		c.ok("UpdateAccountSettings", commitment("ENABLED"))
+		c.create(1)
+		for i := range 50 {
+			c.consumer(fmt.Sprintf("c%d", i))
+		}
+		c.refused("RegisterStreamConsumer", register("one-more"), limitExceeded, "Limit of 50 consumers exceeded for stream <S> under account <A>.")
 	}},
 }
 

@@ -46,7 +46,7 @@ var (
 	// account is for rows that see all streams of the account. They run one by one.
 	account = &node{name: "account", args: []string{"--transition-delay", "0s"}}
 
-	nodes = []*node{plain, slow, account, clocked, guarded, keyed, metered, limited, crowded, secure}
+	nodes = []*node{plain, slow, account, clocked, guarded, keyed, metered, limited, withCommitment, crowded, secure}
 )
 
 func seedArgs() (args []string) {

@@ -32,6 +32,7 @@ func tables() []table {
 		{node: secure, rows: transportRows},
 		{node: metered, rows: meteredRows},
 		{node: limited, rows: limitedRows},
+		{node: withCommitment, rows: withCommitmentRows},
 		{node: guarded, rows: signatureRows()},
 		{node: account, serial: true, rows: slices.Concat(accountRows, commitmentRows)},
 		{node: crowded, serial: true, rows: crowdedRows},

@@ -190,6 +190,7 @@ func (b *Broker) meetPeers(ctx context.Context) (err error) {
 	gate := &promiseGate{}
 	gate.Store(b.former)
 	b.controller.promise, b.controller.recalls = gate, b.recalls
+	b.controller.damaged.Store(damage != nil)
 	b.serveGRPC(b.cfg.GRPCListener)
 	switch {
 	case damage != nil && !b.recalls.others(string(b.identity.NodeID)):
@@ -214,6 +215,7 @@ func (b *Broker) meetPeers(ctx context.Context) (err error) {
 		return err
 	}
 	gate.Store(b.former)
+	b.controller.damaged.Store(false)
 	return nil
 }
 

@@ -36,6 +36,9 @@ type controllerService struct {
 	servers raftServers
 	promise promiser // nil: this node is of a cluster already
 	recalls *recalls // nil: it has no peers
+	// The metadata on this disk is damaged: it is none of those by whose word
+	// others find out what the cluster has.
+	damaged atomic.Bool
 	stopped <-chan struct{}
 
 	current   atomic.Pointer[controller] // while this node leads raft

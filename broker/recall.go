@@ -167,6 +167,9 @@ func (s *controllerService) Recall(_ context.Context, req *pb.RecallRequest) (*p
 	if s.recalls == nil {
 		return nil, stream.Errorf(stream.Unavailable, "broker.Recall", "this node has no peers")
 	}
+	if s.damaged.Load() {
+		return nil, stream.Errorf(stream.Unavailable, "broker.Recall", "the metadata of this node is damaged")
+	}
 	known := s.recalls.of(req.NodeId)
 	return &pb.RecallResponse{Incarnation: known.Incarnation, DiskId: known.DiskID, JournalFrame: known.Frame}, nil
 }

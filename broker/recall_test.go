@@ -5,6 +5,7 @@ import (
 
 	pb "shardstream/proto/shardstream/v1"
 	"shardstream/raftfsm"
+	"shardstream/stream"
 )
 
 func TestADiskFromAnEarlierTimeIsFoundOut_I8_I18(t *testing.T) {
@@ -27,6 +28,22 @@ func TestADiskFromAnEarlierTimeIsFoundOut_I8_I18(t *testing.T) {
 	} {
 		if got := rolledBack(c.answer, "d", c.mark, c.frame); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestDamagedNodesHaveNoSay: two nodes whose metadata is damaged must not take
+// each other for a part of the majority that has it all.
+func TestDamagedNodesHaveNoSay(t *testing.T) {
+	r, err := loadRecalls(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &controllerService{recalls: r}
+	for _, damaged := range []bool{true, false} {
+		s.damaged.Store(damaged)
+		if _, err := s.Recall(t.Context(), &pb.RecallRequest{NodeId: "a"}); damaged != (stream.KindOf(err) == stream.Unavailable) || !damaged && err != nil {
+			t.Errorf("damaged %v: %v", damaged, err)
 		}
 	}
 }

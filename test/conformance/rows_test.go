@@ -1,6 +1,9 @@
 package conformance
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -90,7 +93,13 @@ func TestEveryRow(t *testing.T) {
 			tested[name] = true
 		}
 	}
+	exist := goTests(t)
 	for name, elsewhere := range reference {
+		for _, test := range regexp.MustCompile(`Test\w+`).FindAllString(elsewhere, -1) {
+			if !exist[test] {
+				t.Errorf("%s is said to be tested by %s, which there is not", name, test)
+			}
+		}
 		switch {
 		case elsewhere == "" && !tested[name]:
 			t.Errorf("%s is not tested", name)
@@ -98,4 +107,30 @@ func TestEveryRow(t *testing.T) {
 			t.Errorf("%s is tested here, and said to be tested or waived elsewhere", name)
 		}
 	}
+}
+
+// goTests gives the names of all tests of the repository.
+func goTests(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || len(d.Name()) > 2 && d.Name()[0] == '.'):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, found := range function.FindAllSubmatch(text, -1) {
+			names[string(found[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

@@ -33,6 +33,9 @@ func updateStreamMode(c *call, in *kinesis.UpdateStreamModeInput) (*empty, *kine
 }
 
 func updateMaxRecordSize(c *call, in *kinesis.UpdateMaxRecordSizeInput) (*empty, *kinesis.Error) {
+	if in.StreamARN == nil { // the model lets a StreamId stand for it, which is not in use
+		return nil, kinesis.NoStreamARN()
+	}
 	_, failure := c.updateStream(nil, in.StreamARN, func(*streamView) *pb.UpdateStream {
 		return &pb.UpdateStream{Change: &pb.UpdateStream_MaxRecordKib{MaxRecordKib: uint32(*in.MaxRecordSizeInKiB)}}
 	})

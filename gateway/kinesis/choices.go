@@ -50,6 +50,12 @@ func NoStreamAddress() *Error {
 	return newError(CodeValidation, "1 validation error detected: Value null at 'streamName' failed to satisfy constraint: Member must not be null")
 }
 
+// NoStreamARN answers a call without the StreamARN by which alone it could name a
+// stream.
+func NoStreamARN() *Error {
+	return newError(CodeValidation, "1 validation error detected: Value null at 'streamARN' failed to satisfy constraint: Member must not be null")
+}
+
 // StreamAddressConflict answers a StreamName and a StreamARN of different streams.
 func StreamAddressConflict(name, arn string) *Error {
 	return newError(CodeInvalidArgument, "StreamName %s does not match the stream in StreamARN %s.", name, arn)

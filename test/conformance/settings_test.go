@@ -56,6 +56,8 @@ var settingsRows = []row{
 	}},
 	{"3.3 UpdateMaxRecordSize/in force", func(c *caller) {
 		c.create(1)
+		c.refused("UpdateMaxRecordSize", m{"MaxRecordSizeInKiB": 2048}, validation,
+			"1 validation error detected: Value null at 'streamARN' failed to satisfy constraint: Member must not be null")
 		c.empty("UpdateMaxRecordSize", m{"StreamARN": "<ARN>", "MaxRecordSizeInKiB": 2048})
 		c.active()
 		c.want("summary", some{"MaxRecordSizeInKiB": 2048}, c.summary())

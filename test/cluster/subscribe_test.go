@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -52,6 +53,63 @@ func TestSubscriptionsSurviveKills(t *testing.T) {
 	t.Logf("%d records acknowledged, %d of unknown outcome, %d pushed; longest silence of a subscription %s", acknowledged, unknown, len(pushed), all.silence())
 }
 
+// TestGatewaysKeepOneRule: a consumer's subscription through one gateway counts
+// for its calls through another, also when the shard's leader has changed.
+func TestGatewaysKeepOneRule(t *testing.T) {
+	c := startCluster(t, 3)
+	c.createStream(t, stream, 1)
+	arn := c.registerConsumer(t, stream)
+	second := *c
+	port := freePorts(t, 2)
+	second.endpoint = "http://" + hostPort(port)
+	gateway := &process{
+		name: "gateway-2", log: filepath.Join(c.dir, "gateway-2.log"), ready: second.endpoint + "/_shardstream/readyz",
+		args: []string{"gateway", "--listen", hostPort(port), "--brokers", c.brokers(), "--http-listen", hostPort(port + 1)},
+	}
+	gateway.start(t)
+	gateway.awaitReady(t)
+	subscribe := func(c *cluster) *kinesis.SubscribeToShardEventStream {
+		t.Helper()
+		out, err := c.patientClient().SubscribeToShard(t.Context(), &kinesis.SubscribeToShardInput{
+			ConsumerARN: &arn, ShardId: aws.String("shardId-000000000000"), StartingPosition: &types.StartingPosition{Type: types.ShardIteratorTypeLatest},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.GetStream()
+	}
+	inUse := func(s *kinesis.SubscribeToShardEventStream) {
+		t.Helper()
+		for range s.Events() {
+		}
+		if err := s.Err(); codeOf(err) != "ResourceInUseException" {
+			t.Fatalf("the stream ended with %v, want ResourceInUseException", err)
+		}
+	}
+	first := subscribe(c)
+	<-first.Events()
+	inUse(subscribe(&second))
+
+	leader, _, _ := c.placement(t)
+	c.named(leader).kill(t)
+	eventually(t, func() error {
+		_, err := c.client().PutRecord(t.Context(), &kinesis.PutRecordInput{StreamName: aws.String(stream), PartitionKey: aws.String("k"), Data: []byte("x")})
+		return err
+	})
+	for e := range first.Events() { // it goes on at the next leader
+		if len(e.(*types.SubscribeToShardEventStreamMemberSubscribeToShardEvent).Value.Records) > 0 {
+			break
+		}
+	}
+	time.Sleep(5 * time.Second) // the rule is one of time
+	took := subscribe(&second)
+	<-took.Events()
+	inUse(first)
+	if err := took.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // follower is the subscription to one shard.
 type follower struct {
 	k          *kinesis.Client
@@ -68,13 +126,17 @@ type followers struct {
 	running sync.WaitGroup
 }
 
-// subscribeAll registers a consumer and subscribes it to every shard. The test's
-// end ends the subscriptions.
-func (c *cluster) subscribeAll(t *testing.T, stream string) *followers {
-	t.Helper()
-	k := kinesis.New(c.client().Options(), func(o *kinesis.Options) {
-		o.HTTPClient = plainbody.Client(awshttp.NewBuildableClient()) // without a timeout
+// patientClient is a client whose answers may take any time.
+func (c *cluster) patientClient() *kinesis.Client {
+	return kinesis.New(c.client().Options(), func(o *kinesis.Options) {
+		o.HTTPClient = plainbody.Client(awshttp.NewBuildableClient())
 	})
+}
+
+// registerConsumer registers a consumer, and gives its ARN when it is ACTIVE.
+func (c *cluster) registerConsumer(t *testing.T, stream string) string {
+	t.Helper()
+	k := c.client()
 	described, err := k.DescribeStreamSummary(t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: &stream})
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +155,14 @@ func (c *cluster) subscribeAll(t *testing.T, stream string) *followers {
 		}
 		return err
 	})
+	return *arn
+}
+
+// subscribeAll registers a consumer and subscribes it to every shard. The test's
+// end ends the subscriptions.
+func (c *cluster) subscribeAll(t *testing.T, stream string) *followers {
+	t.Helper()
+	k, arn := c.patientClient(), c.registerConsumer(t, stream)
 	listed, err := k.ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: &stream})
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +174,7 @@ func (c *cluster) subscribeAll(t *testing.T, stream string) *followers {
 		fs.running.Wait()
 	})
 	for _, shard := range listed.Shards {
-		f := &follower{k: k, arn: *arn, shard: *shard.ShardId}
+		f := &follower{k: k, arn: arn, shard: *shard.ShardId}
 		fs.all = append(fs.all, f)
 		fs.running.Go(func() {
 			err := f.run(ctx)

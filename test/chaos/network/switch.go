@@ -18,6 +18,10 @@ import (
 // buffers can't hold.
 const maxQueued = 8 << 20
 
+// maxWait bounds how long frames wait for a slow cable, so that what is urgent is
+// not minutes behind what is not: TCP finds its rate by what is dropped.
+const maxWait = 200 * time.Millisecond
+
 // A host's hardware address ends with its index.
 func setHardware(s, index int) error {
 	// struct ifreq with a struct sockaddr: the family and 14 bytes.
@@ -135,6 +139,9 @@ func (q *queue) put(from int, frame []byte, delay time.Duration, r Rule) bool {
 	if last := q.last[from]; delay > 0 || r.Reorder == 0 {
 		if r.Rate > 0 {
 			last = last.Add(time.Duration(len(frame)) * time.Second / time.Duration(r.Rate))
+			if time.Until(last) > maxWait {
+				return false
+			}
 		}
 		if at.Before(last) {
 			at = last

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"shardstream/test/chaos/lab"
+	"shardstream/test/chaos/network"
 )
 
 // lifeNemeses are what operators do: nothing of it is a fault, all of it must be
@@ -130,6 +131,33 @@ func lifeNemeses() []Nemesis {
 					return err
 				}
 			}
+			pause(ctx, w.span(2*time.Second, 5*time.Second))
+			return w.wellAgain(ctx, all)
+		}},
+		{Name: "wipe-slow", Padding: 8 << 10, What: "of the two copies that are left, one is emptied and can't get much again before the other is killed", Strike: func(ctx context.Context, w *World) error {
+			all := w.some(len(w.Brokers))
+			third, wiped, other := all[2], all[0], all[1]
+			w.Events.Add("kill -9", third.Name)
+			third.Kill()
+			if err := w.anotherHasAll(ctx, third.Name); err != nil {
+				return err
+			}
+			if err := w.emptied(ctx, all[:1]); err != nil {
+				return err
+			}
+			slow := network.Rule{Rate: 150 << 10}
+			w.Network.Set(other.Host, wiped.Host, slow)
+			w.Network.Set(other.Host, third.Host, slow)
+			for _, b := range []*lab.Broker{wiped, third} {
+				w.Events.Add("start", b.Name)
+				if err := b.Start(); err != nil {
+					return err
+				}
+			}
+			pause(ctx, w.span(6*time.Second, 9*time.Second)) // the emptied one may vote again by then
+			w.Events.Add("kill -9", other.Name)
+			other.Kill()
+			w.Network.Heal()
 			pause(ctx, w.span(2*time.Second, 5*time.Second))
 			return w.wellAgain(ctx, all)
 		}},

@@ -42,7 +42,7 @@ func All() []Saboteur {
 				{"raftfsm/apply_broker.go", "gone := old != nil && !sameDisk(old, c)", "gone := false"},
 				{"broker/host.go", "case mine.State == pb.ReplicaState_REPLICA_STATE_NEW:", "case mine.State == pb.ReplicaState_REPLICA_STATE_NEW || onDisk == nil:"},
 			},
-		}, []string{"wipe-at-floor"}},
+		}, []string{"wipe-slow", "wipe-at-floor"}},
 		{mutants.Mutant{
 			Name: "epoch-not-durable", Rule: "a process never leads an epoch that it led before a restart (I4, I6)",
 			Edits: []mutants.Edit{

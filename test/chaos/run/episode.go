@@ -6,6 +6,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Config struct {
 	Shards  int32
 	Writers int
 	Length  time.Duration // how long a nemesis goes on striking
+	Healing time.Duration // how long the cluster may take to be well again; default 90 s
 	Args    []string      // more flags for the brokers
 	Tell    func(string)  // progress, one line each
 }
@@ -184,18 +186,18 @@ func (w *World) settle(ctx context.Context, clients *load.Load, n Nemesis, r *Re
 			problem("%s's disk does not heal: %v", b.Name, err)
 		}
 	}
-	healing, cancel := context.WithTimeout(ctx, 90*time.Second)
+	healing, cancel := context.WithTimeout(ctx, cmp.Or(w.cfg.Healing, 90*time.Second))
 	defer cancel()
 	patience := 2 * time.Minute
 	if err := w.well(healing); err != nil {
 		patience = 20 * time.Second // what can be read then can be read at once
-		problem("not well 90 s after everything was healed: %v", err)
+		problem("not well long after everything was healed: %v", err)
 	}
 	w.Events.Add("well", "cluster")
-	writable, cancelWrites := context.WithTimeout(ctx, 30*time.Second)
+	writable, cancelWrites := context.WithTimeout(ctx, min(patience, 30*time.Second))
 	defer cancelWrites()
 	if err := clients.Writable(writable); err != nil {
-		problem("30 s after that, %v", err)
+		problem("after that, %v", err)
 	}
 	clients.StopWriting()
 	reading, cancelReads := context.WithTimeout(ctx, patience)

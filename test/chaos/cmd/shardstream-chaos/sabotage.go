@@ -30,7 +30,7 @@ func (o options) sabotage(ctx context.Context, cfg run.Config) (failed bool, err
 		if cfg.Program, err = o.buildMutant(ctx, s.Mutant); err != nil {
 			return false, err
 		}
-		cfg.Dir = filepath.Join(o.dir, s.Name)
+		cfg.Dir, cfg.Healing = filepath.Join(o.dir, s.Name), 40*time.Second
 		line, caught, err := o.catch(ctx, cfg, s)
 		if err != nil {
 			return false, err

@@ -11,9 +11,9 @@ var consumerLabels = []string{"stream", "consumer"}
 
 // consumerVecs are the collectors.
 type consumerVecs struct {
-	open                                 *prometheus.GaugeVec
-	events, records, bytes, rateExceeded *prometheus.CounterVec
-	behind                               *prometheus.GaugeVec
+	open                                        *prometheus.GaugeVec
+	begun, events, records, bytes, rateExceeded *prometheus.CounterVec
+	behind                                      *prometheus.GaugeVec
 }
 
 func newConsumerVecs() consumerVecs {
@@ -25,6 +25,7 @@ func newConsumerVecs() consumerVecs {
 	}
 	return consumerVecs{
 		open:         gauge("subscriptions", "Subscriptions that are open here, by stream and consumer."),
+		begun:        counter("subscribe_total", "Calls of SubscribeToShard that began a subscription."),
 		events:       counter("subscribe_events_total", "Events written to subscriptions, those without records included."),
 		records:      counter("subscribe_records_total", "Records written to subscriptions."),
 		bytes:        counter("subscribe_bytes_total", "Bytes of data and partition keys written to subscriptions."),
@@ -34,13 +35,13 @@ func newConsumerVecs() consumerVecs {
 }
 
 func (v consumerVecs) all() []prometheus.Collector {
-	return []prometheus.Collector{v.open, v.events, v.records, v.bytes, v.rateExceeded, v.behind}
+	return []prometheus.Collector{v.open, v.begun, v.events, v.records, v.bytes, v.rateExceeded, v.behind}
 }
 
 // consumerMetrics are the metrics of one consumer, resolved once.
 type consumerMetrics struct {
-	open, behind                         prometheus.Gauge
-	events, records, bytes, rateExceeded prometheus.Counter
+	open, behind                                prometheus.Gauge
+	begun, events, records, bytes, rateExceeded prometheus.Counter
 }
 
 // ofConsumer gives the metrics of a consumer that exists.
@@ -57,7 +58,7 @@ func (m *metrics) ofConsumer(stream, consumer string) *consumerMetrics {
 		v := &m.fanout
 		c = &consumerMetrics{
 			open: v.open.WithLabelValues(stream, consumer), behind: v.behind.WithLabelValues(stream, consumer),
-			events: v.events.WithLabelValues(stream, consumer), records: v.records.WithLabelValues(stream, consumer),
+			begun: v.begun.WithLabelValues(stream, consumer), events: v.events.WithLabelValues(stream, consumer), records: v.records.WithLabelValues(stream, consumer),
 			bytes: v.bytes.WithLabelValues(stream, consumer), rateExceeded: v.rateExceeded.WithLabelValues(stream, consumer),
 		}
 		byName[consumer] = c

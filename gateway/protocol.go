@@ -131,6 +131,9 @@ func (g *Gateway) serveKinesis(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.events.close()
+	if c.events.refusal == nil {
+		c.events.metrics.begun.Inc()
+	}
 	g.releaseBody(&b) // it goes on for minutes
 	putBuffer(c.out)
 	c.body, c.out = nil, nil

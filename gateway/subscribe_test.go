@@ -808,7 +808,7 @@ func TestSubscriptionMetrics(t *testing.T) {
 		}
 		return 0, false
 	}
-	for name, want := range map[string]float64{"subscriptions": 1, "subscribe_records_total": 1, "subscribe_bytes_total": 5} {
+	for name, want := range map[string]float64{"subscriptions": 1, "subscribe_total": 1, "subscribe_records_total": 1, "subscribe_bytes_total": 5} {
 		if got, _ := read(name); got != want {
 			t.Errorf("%s is %v, not %v", name, got, want)
 		}

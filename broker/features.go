@@ -21,7 +21,8 @@ func allHave(state *raftfsm.State, level uint32) bool {
 	return true
 }
 
-// checkFeature refuses a command that some broker does not know. Kind: Unavailable.
+// checkFeature refuses a command that some broker does not know. Kind: Stale, and
+// not Unavailable, for which callers wait: an update takes longer than they do.
 func checkFeature(state *raftfsm.State, c *pb.Command) error {
 	switch op := c.GetOp().(type) {
 	case *pb.Command_Reshard:
@@ -36,7 +37,7 @@ func checkFeature(state *raftfsm.State, c *pb.Command) error {
 	if allHave(state, raftfsm.FeatureOnDemand) {
 		return nil
 	}
-	return stream.Errorf(stream.Unavailable, "broker.propose", "%s has to wait until all brokers run a program that knows it", commandName(c))
+	return stream.Errorf(stream.Stale, "broker.propose", "%s has to wait until all brokers run a program that knows it", commandName(c))
 }
 
 // clearUnknown takes out of a command what some broker does not know of it.

@@ -31,7 +31,7 @@ func TestOlderProgramsAreSpared(t *testing.T) {
 		{Op: &pb.Command_NoteDemand{}},
 		{Op: &pb.Command_Reshard{Reshard: &pb.Reshard{OnDemand: true}}},
 	} {
-		if err := checkFeature(older, c); stream.KindOf(err) != stream.Unavailable {
+		if err := checkFeature(older, c); stream.KindOf(err) != stream.Stale {
 			t.Errorf("%T: %v", c.Op, err)
 		}
 		if err := checkFeature(newer, c); err != nil {

@@ -130,8 +130,8 @@ func (c *control) tryLeader(ctx context.Context, repeat bool, f func(ctx context
 	return f(ctx, leader)
 }
 
-// proposeHere proposes on the raft leader. Kind Unavailable, beside those of raft,
-// for what some broker's program does not know.
+// proposeHere proposes on the raft leader. Kind Stale, beside those of raft, for
+// what some broker's program does not know.
 func (c *control) proposeHere(ctx context.Context, cmd *pb.Command) (*pb.CommandResult, error) {
 	state := c.meta.State()
 	if err := checkFeature(state, cmd); err != nil {

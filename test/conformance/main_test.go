@@ -18,6 +18,10 @@
 // <A> the account, <R> the region and <ARN> the stream's ARN. What is no test
 // here stands in rows_test.go with the reason.
 //
+// SHARDSTREAM_CONFORMANCE_ENDPOINT=http://HOST:PORT runs the rows that need no particular
+// node, which are most, against a cluster that is there already. They make some
+// hundred streams in it.
+//
 // The package knows the server's command line and the wire, and imports nothing
 // of it but for the rows that need a clock.
 package conformance

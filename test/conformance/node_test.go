@@ -34,6 +34,9 @@ type node struct {
 	taken int // seeds given out
 }
 
+// elsewhere is the endpoint of a cluster that takes the place of the plain node.
+var elsewhere = os.Getenv("SHARDSTREAM_CONFORMANCE_ENDPOINT")
+
 // seeds is how many streams a node with seeds has, each with two shards.
 const seeds = 100
 
@@ -73,6 +76,9 @@ func (n *node) seed(t *testing.T) string {
 // url gives the node's endpoint, and starts the node first if need be.
 func (n *node) url(t *testing.T) string {
 	t.Helper()
+	if n == plain && elsewhere != "" {
+		return elsewhere
+	}
 	if n.once.Do(func() { n.failure = n.start() }); n.failure != nil {
 		t.Fatalf("the %s node: %v", n.name, n.failure)
 	}

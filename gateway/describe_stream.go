@@ -139,10 +139,16 @@ func shardShape(s *pb.Shard) kinesis.Shard {
 		shape.AdjacentParentShardId = new(stream.ShardName(s.Parents[1]))
 	}
 	if s.State == pb.ShardState_SHARD_STATE_CLOSED {
-		shape.SequenceNumberRange.EndingSequenceNumber = new(stream.EndSequence(s.Number, created, s.ClosedMs/1000).String())
+		shape.SequenceNumberRange.EndingSequenceNumber = new(stream.EndSequence(s.Number, created, closedSecond(s)).String())
 	}
 	return shape
 }
+
+// closedSecond is the time that the EndingSequenceNumber of a closed shard
+// carries: the second before the one in which its children begin, as on AWS. They
+// begin a millisecond after its end, mostly in the same second. A shard between
+// parents and children ends in the second of its creation.
+func closedSecond(s *pb.Shard) int64 { return max((s.ClosedMs+1)/1000-1, createdSecond(s)) }
 
 func hashRange(s *pb.Shard) *kinesis.HashKeyRange {
 	r := rangeOf(s)

@@ -436,7 +436,7 @@ func TestShardShapes(t *testing.T) {
 	shards := e.ok("ListShards", m{"StreamName": "s"})["Shards"].([]any)
 	created := e.clock.now().Add(-3 * time.Hour).Unix()
 	split := shards[1].(m)
-	if got := split["SequenceNumberRange"].(m)["EndingSequenceNumber"]; got != stream.EndSequence(1, created, created+3600).String() {
+	if got := split["SequenceNumberRange"].(m)["EndingSequenceNumber"]; got != stream.EndSequence(1, created, created+3599).String() {
 		t.Errorf("closed shard: %v", split)
 	}
 	child, merged := shards[2].(m), shards[4].(m)

@@ -383,6 +383,9 @@ var shardRows = []row{
 			if starting <= ending { // of one length
 				c.Errorf("the parent ends at %s, a child begins at %s", ending, starting)
 			}
+			if end := parseSequence(c.T, ending); parseSequence(c.T, starting).created != end.arrival+1 {
+				c.Errorf("the parent ends at %+v, a child begins at %s", end, starting)
+			}
 		}
 	}},
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"net/textproto"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,9 @@ import (
 // their keys; without, nobody is asked. What a caller may do is in authorize.go.
 
 const signingService = "kinesis"
+
+// sessionToken finds the token in a canonical request, in a field and in the query.
+var sessionToken = regexp.MustCompile(`(?im)(^x-amz-security-token:|[&\n]x-amz-security-token=)[^&\n]*`)
 
 // authenticate finds out who calls, into c.who. It comes behind the look at the
 // operation and before the types of members.
@@ -36,7 +40,7 @@ func (c *call) authenticate() *kinesis.Error {
 	}
 	if refusal.Reason == sigv4.Mismatch && refusal.Canonical != "" {
 		c.g.log.Debug("signature does not match", "request", c.requestID(), "access_key", c.who.AccessKey,
-			"canonical", refusal.Canonical, "to_sign", refusal.ToSign)
+			"canonical", sessionToken.ReplaceAllString(refusal.Canonical, "$1(not shown)"), "to_sign", refusal.ToSign)
 	}
 	c.who = nil
 	return refusals[refusal.Reason](refusal, now)

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -239,6 +241,49 @@ func TestSigningRegion(t *testing.T) {
 		e.signWith(r, signing{access: "ADMIN", secret: "s", at: e.clock.now(), service: "kinesis", region: "us-east-1"})
 	}
 	e.ok("ListStreams", m{})
+}
+
+// logText is a log that a test reads.
+type logText struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, b...)
+	return len(b), nil
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}
+
+// TestMismatchIsLoggedWithoutTokens: the log of a wrong signature has what should
+// have been signed, but no session token.
+func TestMismatchIsLoggedWithoutTokens(t *testing.T) {
+	for _, query := range []bool{false, true} {
+		log := &logText{}
+		e := newSignedEnv(t, func(c *Config, _ *fakeBroker) {
+			c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		e.sign = func(r *http.Request) {
+			e.signWith(r, signing{access: "SESSION", secret: "wrong", token: "t0ken/+", at: e.clock.now(), service: "kinesis", region: "us-east-1", query: query})
+		}
+		if code := e.call("ListStreams", m{}).body["__type"]; code != "InvalidSignatureException" {
+			t.Fatal(code)
+		}
+		text := strings.ToLower(log.String())
+		if !strings.Contains(text, "signature does not match") || !strings.Contains(text, "x-amz-date") || !strings.Contains(text, "x-amz-security-token") {
+			t.Errorf("in the query %v: the log does not tell what should have been signed: %s", query, text)
+		}
+		if strings.Contains(text, "t0ken") {
+			t.Errorf("in the query %v: a session token in the log: %s", query, text)
+		}
+	}
 }
 
 // TestOrderOfChecks: what comes before authentication is answered to anybody,

@@ -136,6 +136,7 @@ func (s *dataService) Read(_ context.Context, req *pb.ReadRequest) (*pb.ReadResp
 	}
 	response := &pb.ReadResponse{
 		LogStart: uint64(r.Start), HighWatermark: uint64(r.HighWatermark), LastArrivalMs: r.LastArrival,
+		Settling: r.Settling,
 	}
 	response.Batches = make([][]byte, len(r.Batches))
 	for i, b := range r.Batches {

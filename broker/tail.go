@@ -201,7 +201,7 @@ func (t *tail) look(speak bool, records int) (*pb.TailEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &pb.TailEvent{LogStart: uint64(r.Start), HighWatermark: uint64(r.HighWatermark), LastArrivalMs: r.LastArrival}
+	e := &pb.TailEvent{LogStart: uint64(r.Start), HighWatermark: uint64(r.HighWatermark), LastArrivalMs: r.LastArrival, Settling: r.Settling}
 	if n := len(r.Batches); n > 0 {
 		e.Batches = make([][]byte, n)
 		for i, b := range r.Batches {

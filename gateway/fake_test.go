@@ -483,7 +483,7 @@ func (d fakeData) Read(_ context.Context, in *pb.ReadRequest, _ ...grpc.CallOpti
 	}
 	log := d.logs[id]
 	high := log.end - log.hidden
-	out := &pb.ReadResponse{LogStart: uint64(log.start), HighWatermark: uint64(high)}
+	out := &pb.ReadResponse{LogStart: uint64(log.start), HighWatermark: uint64(high), Settling: log.hidden > 0}
 	size, records := 0, 0
 	for _, b := range log.batches {
 		if b.End() > high {

@@ -146,7 +146,7 @@ func (c *call) answerRead(t readTarget, i iterator, limit int) (run readRun, beh
 		RecordRun: kinesis.RecordRun{
 			Shard: t.s.Number, Created: createdSecond(t.s), Batches: run.batches, From: run.from, To: run.to,
 		},
-		MillisBehindLatest: c.millisBehind(run, next, stream.Offset(response.HighWatermark), response.LastArrivalMs),
+		MillisBehindLatest: c.millisBehind(run, next, tip{stream.Offset(response.HighWatermark), response.LastArrivalMs, response.Settling}),
 	}
 	if isAtEnd(t.s, next) {
 		answer.ChildShards = childShards(t.v, t.s.Number)
@@ -225,15 +225,26 @@ func choose(batches [][]byte, offset stream.Offset, limit, maxBytes int, decrypt
 	return run, nil
 }
 
-// millisBehind says how far the position behind an answer is behind now, when the
-// leader has named its high watermark and the arrival of its last record.
-func (c *call) millisBehind(run readRun, next, high stream.Offset, lastArrival int64) int64 {
-	if next >= high {
+// tip is what a leader says of the end of its shard: its high watermark, the
+// arrival of the last record below it, and that more may be committed.
+type tip struct {
+	high     stream.Offset
+	arrival  int64
+	settling bool
+}
+
+// millisBehind says how far the position behind an answer is behind now. At a
+// leader that is new nobody is told that there is nothing further.
+func (c *call) millisBehind(run readRun, next stream.Offset, t tip) int64 {
+	switch {
+	case next >= t.high && t.settling:
+		return 1
+	case next >= t.high:
 		return 0
 	}
 	at := run.arrival
 	if run.records == 0 {
-		at = lastArrival
+		at = t.arrival
 	}
 	return max(1, c.g.cfg.Now().UnixMilli()-at)
 }

@@ -31,9 +31,7 @@ type subscription struct {
 	ended   bool          // the leader says that pending is the shard's last
 	refusal *kinesis.Error
 
-	// Of the leader's last word: its high watermark, and the arrival below it.
-	high    stream.Offset
-	arrival int64
+	tip tip // of the leader's last word
 
 	second int64 // of the last continuation
 	given  bool  // an event has been written
@@ -189,7 +187,7 @@ func (s *subscription) gone() *kinesis.Error {
 // heard takes over the leader's word.
 func (s *subscription) heard(e *pb.TailEvent) {
 	s.pending, s.ended = e, e.Ended
-	s.high, s.arrival = stream.Offset(e.HighWatermark), e.LastArrivalMs
+	s.tip = tip{stream.Offset(e.HighWatermark), e.LastArrivalMs, e.Settling}
 }
 
 // newOutage begins the patience with a leader that is not there.
@@ -252,7 +250,7 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 	if run.records > 0 {
 		next = run.to
 	}
-	behind := s.c.millisBehind(run, next, s.high, s.arrival)
+	behind := s.c.millisBehind(run, next, s.tip)
 	s.event(w, size, &kinesis.SubscribeEvent{
 		RecordRun: kinesis.RecordRun{
 			Shard: s.t.s.Number, Created: createdSecond(s.t.s), Batches: run.batches, From: run.from, To: run.to,
@@ -273,7 +271,6 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 	s.t.v.metrics.outRecords.Add(float64(run.records))
 	s.t.v.metrics.outBytes.Add(float64(run.bytes))
 	s.t.v.metrics.shard(s.t.s.Number).gave(run.records, run.bytes)
-	s.t.v.metrics.shard(s.t.s.Number).gave(run.records, run.bytes)
 	return nil
 }
 
@@ -281,7 +278,7 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 func (s *subscription) speak(w *eventWriter) {
 	s.event(w, 0, &kinesis.SubscribeEvent{
 		ContinuationSequenceNumber: s.continuation(s.next),
-		MillisBehindLatest:         s.c.millisBehind(readRun{}, s.next, s.high, s.arrival),
+		MillisBehindLatest:         s.c.millisBehind(readRun{}, s.next, s.tip),
 	})
 }
 

@@ -2,30 +2,36 @@ package replica
 
 import "shardstream/stream"
 
-// serving gives the high watermark if this replica may answer reads. settled
-// asks for more: that it shows at least all that the leaders before have
-// shown, which a leader knows once it has committed what it was elected with.
-func (r *Replica) serving(op string, settled bool) (stream.Offset, error) {
+// serving gives the high watermark if this replica may answer reads, and whether
+// that shows at least all that the leaders before have shown: a leader knows once
+// it has committed what it was elected with (I12).
+func (r *Replica) serving(op string) (hw stream.Offset, settled bool, err error) {
 	r.mu.Lock()
 	defer r.unlock()
-	switch {
-	case r.role != leading:
-		return 0, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
-	case settled && r.hw < r.lead.epochStart:
-		return 0, stream.Errorf(stream.Unavailable, op, "the new leader of shard %s waits for its replicas", r.key.Shard)
+	if r.role != leading {
+		return 0, false, stream.Errorf(stream.NotLeader, op, "this node does not lead shard %s", r.key.Shard)
 	}
-	return r.hw, nil
+	return r.hw, r.hw >= r.lead.epochStart, nil
+}
+
+// settled is serving for what only a settled leader may say.
+func (r *Replica) settled(op string) (stream.Offset, error) {
+	hw, settled, err := r.serving(op)
+	if err == nil && !settled {
+		err = stream.Errorf(stream.Unavailable, op, "the new leader of shard %s waits for its replicas", r.key.Shard)
+	}
+	return hw, err
 }
 
 // Latest gives the offset behind the last committed record. Kinds: NotLeader;
 // Unavailable while a new leader's high watermark may still be behind the old
 // one's (I12).
-func (r *Replica) Latest() (stream.Offset, error) { return r.serving("replica.Latest", true) }
+func (r *Replica) Latest() (stream.Offset, error) { return r.settled("replica.Latest") }
 
 // Start gives the oldest visible offset, after expiring all that is committed
 // and arrived before the cutoff (Unix ms) (I17).
 func (r *Replica) Start(cutoff int64) (stream.Offset, error) {
-	hw, err := r.serving("replica.Start", false)
+	hw, _, err := r.serving("replica.Start")
 	if err != nil {
 		return 0, err
 	}
@@ -39,7 +45,7 @@ func (r *Replica) Expire(cutoff int64) {
 	r.mu.Lock()
 	r.repeats.expire(r.env.Now())
 	r.unlock()
-	if hw, err := r.serving("replica.Expire", false); err == nil {
+	if hw, _, err := r.serving("replica.Expire"); err == nil {
 		r.expire(cutoff, hw)
 	}
 }
@@ -54,6 +60,9 @@ type ReadResult struct {
 	Start         stream.Offset // oldest visible offset
 	HighWatermark stream.Offset
 	LastArrival   int64 // of the newest record, Unix ms; 0 if there was never one
+	// Settling says that more may be committed than HighWatermark shows: the
+	// leader is new, and that a reader has come to its end says nothing.
+	Settling bool
 }
 
 // readStep bounds what one look into the log fetches, so that a read for few
@@ -66,11 +75,11 @@ const readStep = 1 << 20
 // the high watermark gives no batches, which is never an error. Kinds:
 // NotLeader, and those of the log.
 func (r *Replica) Read(from stream.Offset, cutoff int64, maxRecords, maxBytes int) (ReadResult, error) {
-	hw, err := r.serving("replica.Read", false)
+	hw, settled, err := r.serving("replica.Read")
 	if err != nil {
 		return ReadResult{}, err
 	}
-	res := ReadResult{Start: r.expire(cutoff, hw), HighWatermark: hw, LastArrival: r.log.LastArrival()}
+	res := ReadResult{Start: r.expire(cutoff, hw), HighWatermark: hw, LastArrival: r.log.LastArrival(), Settling: !settled}
 	from = max(from, res.Start)
 	for from < hw && maxRecords > 0 && (maxBytes > 0 || len(res.Batches) == 0) {
 		batches, err := r.log.Read(from, hw, min(maxBytes, readStep))
@@ -96,7 +105,7 @@ func (r *Replica) Read(from stream.Offset, cutoff int64, maxRecords, maxBytes in
 // FindTime gives the first visible offset that arrived at or after the time
 // (Unix ms), or the high watermark if there is none. Kinds: as of Latest.
 func (r *Replica) FindTime(ms, cutoff int64) (stream.Offset, error) {
-	hw, err := r.serving("replica.FindTime", true)
+	hw, err := r.settled("replica.FindTime")
 	if err != nil {
 		return 0, err
 	}

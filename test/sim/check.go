@@ -46,6 +46,30 @@ func (w *world) check() {
 	w.checkMatching()
 	w.checkInSync()
 	w.checkClosed()
+	w.checkTips()
+}
+
+// checkTips holds the other half of I12: a leader that says of itself that it has
+// settled shows all that was ever shown as committed.
+func (w *world) checkTips() {
+	for _, sh := range w.state().Shards(w.streamID) {
+		shard := shardID(sh.StreamId, sh.Number)
+		for _, n := range w.nodes {
+			r := n.replicas[stream.ReplicaKey{Shard: shard, Replica: stream.ReplicaID(sh.Leader)}]
+			if r == nil || r.Status().Epoch != stream.Epoch(sh.Epoch) {
+				continue
+			}
+			tip, err := r.Read(0, 0, 0, 0)
+			if err != nil || tip.Settling {
+				continue
+			}
+			for o := range w.committed[shard] {
+				if o >= tip.HighWatermark {
+					w.fail("I12: the leader of %s in epoch %d shows %d as the end, and offset %d was committed", shard, sh.Epoch, tip.HighWatermark, o)
+				}
+			}
+		}
+	}
 }
 
 // checkMatching holds I5: the same epoch at the same offset in two logs means

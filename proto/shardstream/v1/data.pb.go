@@ -600,6 +600,8 @@ type ReadResponse struct {
 	LogStart      uint64   `protobuf:"varint,4,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`                  // first offset still visible
 	HighWatermark uint64   `protobuf:"varint,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`   // offset after the last committed record
 	LastArrivalMs int64    `protobuf:"varint,6,opt,name=last_arrival_ms,json=lastArrivalMs,proto3" json:"last_arrival_ms,omitempty"` // arrival of the last committed record; 0 if none
+	// The leader is new, and more may be committed than high_watermark shows.
+	Settling      bool `protobuf:"varint,7,opt,name=settling,proto3" json:"settling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +676,13 @@ func (x *ReadResponse) GetLastArrivalMs() int64 {
 		return x.LastArrivalMs
 	}
 	return 0
+}
+
+func (x *ReadResponse) GetSettling() bool {
+	if x != nil {
+		return x.Settling
+	}
+	return false
 }
 
 type TailRequest struct {
@@ -838,6 +847,7 @@ type TailEvent struct {
 	// The shard is closed and there will be nothing behind this event (I21). It is
 	// the last one.
 	Ended         bool `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	Settling      bool `protobuf:"varint,6,opt,name=settling,proto3" json:"settling,omitempty"` // as in ReadResponse
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,6 +913,13 @@ func (x *TailEvent) GetLastArrivalMs() int64 {
 func (x *TailEvent) GetEnded() bool {
 	if x != nil {
 		return x.Ended
+	}
+	return false
+}
+
+func (x *TailEvent) GetSettling() bool {
+	if x != nil {
+		return x.Settling
 	}
 	return false
 }
@@ -1081,14 +1098,15 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1f\n" +
 	"\vmax_records\x18\x03 \x01(\rR\n" +
 	"maxRecords\x12\x1b\n" +
-	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\"\xdd\x01\n" +
+	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\"\xf9\x01\n" +
 	"\fReadResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\x0e2\x19.shardstream.v1.ErrorKindR\x05error\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
 	"\abatches\x18\x03 \x03(\fR\abatches\x12\x1b\n" +
 	"\tlog_start\x18\x04 \x01(\x04R\blogStart\x12%\n" +
 	"\x0ehigh_watermark\x18\x05 \x01(\x04R\rhighWatermark\x12&\n" +
-	"\x0flast_arrival_ms\x18\x06 \x01(\x03R\rlastArrivalMs\"\xbd\x01\n" +
+	"\x0flast_arrival_ms\x18\x06 \x01(\x03R\rlastArrivalMs\x12\x1a\n" +
+	"\bsettling\x18\a \x01(\bR\bsettling\"\xbd\x01\n" +
 	"\vTailRequest\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12$\n" +
@@ -1099,13 +1117,14 @@ const file_shardstream_v1_data_proto_rawDesc = "" +
 	"\x12consumer_created_s\x18\x02 \x01(\x03R\x10consumerCreatedS\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x18\n" +
 	"\aresumed\x18\x04 \x01(\bR\aresumed\x12\x15\n" +
-	"\x06age_ms\x18\x05 \x01(\x04R\x05ageMs\"\xa7\x01\n" +
+	"\x06age_ms\x18\x05 \x01(\x04R\x05ageMs\"\xc3\x01\n" +
 	"\tTailEvent\x12\x18\n" +
 	"\abatches\x18\x01 \x03(\fR\abatches\x12\x1b\n" +
 	"\tlog_start\x18\x02 \x01(\x04R\blogStart\x12%\n" +
 	"\x0ehigh_watermark\x18\x03 \x01(\x04R\rhighWatermark\x12&\n" +
 	"\x0flast_arrival_ms\x18\x04 \x01(\x03R\rlastArrivalMs\x12\x14\n" +
-	"\x05ended\x18\x05 \x01(\bR\x05ended\"\xaa\x01\n" +
+	"\x05ended\x18\x05 \x01(\bR\x05ended\x12\x1a\n" +
+	"\bsettling\x18\x06 \x01(\bR\bsettling\"\xaa\x01\n" +
 	"\rLocateRequest\x12.\n" +
 	"\x05shard\x18\x01 \x01(\v2\x18.shardstream.v1.ShardRefR\x05shard\x124\n" +
 	"\bposition\x18\x02 \x01(\x0e2\x18.shardstream.v1.PositionR\bposition\x12\x17\n" +

@@ -88,6 +88,9 @@ var all = []mutant{
 	{"append-while-sealing", "the leader of a sealing shard takes no more (I21)", []mutants.Edit{
 		{leaderFile, "if !r.view.Open {", "if !r.view.Open && !r.view.Sealing {"},
 	}, 0},
+	{"settled-at-once", "a new leader has settled when it has committed what it was elected with (I12)", []mutants.Edit{
+		{"broker/replica/read.go", "Settling: !settled}", "Settling: false && settled}"},
+	}, 0},
 	{"narrow-on-refusal", "the commit set narrows only to what was read from the metadata (I3)", []mutants.Edit{
 		{leaderFile, "\t\tl.proposedAt = now\n\t\tr.env.ProposeInSync(r, l.pending)\n", "\t\tl.pending, l.maximal = nil, l.inSync\n\t\treturn true\n"},
 	}, 0},

@@ -57,3 +57,5 @@ component kcl1 "java mvn" "java/pom.xml java/kcl1" maven kcl1
 component vmware go "go/go.mod go/go.sum go/events go/vmware" go_build vmware
 component harlow go "go/go.mod go/go.sum go/events go/harlow" go_build harlow
 component node "node npm" node npm_ci node
+component multilang "java mvn node" "java/pom.xml java/multilang" maven multilang
+component async python3 async/requirements.txt venv async

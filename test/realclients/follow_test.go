@@ -16,6 +16,7 @@ type follower struct {
 	retrieval               string   // polling, fanout
 	dynamo                  bool     // whether it keeps its place in DynamoDB
 	tellsEnds               bool     // whether it says which shards have ended
+	valuesOnly              bool     // whether it knows the records' data and nothing else
 	argv                    []string // relative to test/clients, if it has a slash
 	version                 func(*testing.T) string
 	cannot                  string // why it can't be run against any server but AWS
@@ -45,6 +46,18 @@ func TestFollowers(t *testing.T) {
 			client: "lifion-kinesis (aws4)", wire: "JSON, event stream, HTTP/1.1", component: "node", retrieval: "fanout",
 			version: packageVersion("node", "lifion-kinesis"),
 			cannot:  "for fan-out it signs for AWS's own host and calls that, whatever its option endpoint says",
+		},
+		{
+			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang", retrieval: "polling", dynamo: true, tellsEnds: true,
+			argv: []string{"node", "node/daemon.js"}, version: packageVersion("node", "aws-kcl"),
+		},
+		{
+			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang", retrieval: "fanout", dynamo: true, tellsEnds: true,
+			argv: []string{"node", "node/daemon.js"}, version: packageVersion("node", "aws-kcl"),
+		},
+		{
+			client: "async-kinesis (Python)", wire: "JSON, HTTP/1.1", component: "async", retrieval: "polling", valuesOnly: true,
+			argv: []string{"../../.cache/clients/async/bin/python", "async/consume.py"}, version: pythonVersion("async", "async-kinesis"),
 		},
 	} {
 		t.Run(strings.Fields(f.client)[0]+"/"+f.retrieval, func(t *testing.T) {
@@ -96,7 +109,8 @@ func follow(t *testing.T, r *row, f follower) {
 	}
 	awaitActive(t, c, stream)
 	began := time.Now()
-	a.processes(t, c, stream, l, f.tellsEnds)
+	a.tellsEnds, a.valuesOnly = f.tellsEnds, f.valuesOnly
+	a.processes(t, c, stream, l)
 	t.Logf("%d records, %d deliveries, %s after the last reshard", l.count(), a.deliveries, time.Since(began))
 	p.finish(t)
 	for _, line := range a.strange {
@@ -107,17 +121,18 @@ func follow(t *testing.T, r *row, f follower) {
 // processes waits until the closed shards of the stream have ended and every
 // open one has been read from, ends the load, and waits until all that it has put
 // is processed, exactly as it was put.
-func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, l *load, tellsEnds bool) {
+func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, l *load) {
 	t.Helper()
 	open, closed := listShards(t, c, stream)
 	eventually(t, func() error {
 		if err := a.alive(); err != nil {
 			return err
 		}
+		a.place(l)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, shard := range closed {
-			if a.ended[shard] == "" && tellsEnds {
+			if a.ended[shard] == "" && a.tellsEnds {
 				return fmt.Errorf("%s has no end yet; ended: %v", shard, a.ended)
 			}
 		}
@@ -137,6 +152,7 @@ func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, 
 		if err := a.alive(); err != nil {
 			return err
 		}
+		a.place(l)
 		if n := len(a.processed()); n < put {
 			return fmt.Errorf("%d of %d records processed", n, put)
 		}
@@ -144,5 +160,20 @@ func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, 
 	})
 	for _, v := range l.history.Check(a.processed()) {
 		t.Error(v)
+	}
+}
+
+// place finds the places of values that came without one.
+func (a *application) place(l *load) {
+	if !a.valuesOnly {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for value := range a.values {
+		if read, acknowledged := l.read(value); acknowledged {
+			a.reads[read.Place] = read
+			delete(a.values, value)
+		}
 	}
 }

@@ -17,8 +17,10 @@ import (
 // application is a KCL application with several workers, as test/clients/java
 // has them in Worker.java.
 type application struct {
-	name    string
-	workers map[string]*process // those that live
+	name       string
+	workers    map[string]*process // those that live
+	tellsEnds  bool
+	valuesOnly bool
 
 	mu         sync.Mutex
 	reads      map[history.Place]history.Read // what was processed, each once
@@ -26,12 +28,13 @@ type application struct {
 	perWorker  map[string]int
 	ended      map[string]string // the worker that reached a shard's end
 	strange    []string          // lines that mean nothing
+	values     map[string]bool   // what was processed and has no place yet
 }
 
 func newApplication() *application {
 	return &application{
-		name: "application", workers: map[string]*process{}, reads: map[history.Place]history.Read{},
-		perWorker: map[string]int{}, ended: map[string]string{},
+		name: "application", workers: map[string]*process{}, tellsEnds: true, reads: map[history.Place]history.Read{},
+		perWorker: map[string]int{}, ended: map[string]string{}, values: map[string]bool{},
 	}
 }
 
@@ -54,6 +57,10 @@ func (a *application) note(worker, line string) {
 			at.SequenceNumber += "." + f[3]
 		}
 		a.reads[at] = history.Read{Place: at, Key: f[4], Value: f[5]}
+		a.deliveries++
+		a.perWorker[worker]++
+	case len(f) == 2 && f[0] == "value":
+		a.values[f[1]] = true
 		a.deliveries++
 		a.perWorker[worker]++
 	case len(f) == 2 && f[0] == "ended":
@@ -204,7 +211,7 @@ func runKCL(t *testing.T, r *row, module, retrieval string) {
 
 	open, closed := listShards(t, c, stream)
 	began = time.Now()
-	a.processes(t, c, stream, l, true)
+	a.processes(t, c, stream, l)
 	t.Logf("all %d closed shards ended, and all is processed, %s after the last reshard", len(closed), time.Since(began))
 	eventually(t, func() error {
 		owner, checkpoint := a.leases(t, d)

@@ -21,6 +21,25 @@ type load struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	err     error // set before wg is done
+
+	mu    sync.Mutex
+	reads map[string]history.Read // what was acknowledged, by value
+}
+
+// read gives the record of a value that was acknowledged.
+func (l *load) read(value string) (history.Read, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.reads[value]
+	return r, ok
+}
+
+// acknowledged notes where a value was put.
+func (l *load) acknowledged(r history.Read) {
+	l.history.Acknowledged(r.Value, r.Place)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reads[r.Value] = r
 }
 
 // batchSize is how many records one call of the load puts, and batchPause the
@@ -34,7 +53,7 @@ const (
 // startLoad starts a load on a stream; the test's end stops it.
 func startLoad(t *testing.T, c *kinesis.Client, stream string) *load {
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{history: history.New(), cancel: cancel}
+	l := &load{history: history.New(), cancel: cancel, reads: map[string]history.Read{}}
 	l.wg.Go(func() { l.err = l.run(ctx, c, stream) })
 	t.Cleanup(func() { cancel(); l.wg.Wait() })
 	return l
@@ -57,7 +76,10 @@ func (l *load) run(ctx context.Context, c *kinesis.Client, stream string) error 
 			if r.ErrorCode != nil {
 				return fmt.Errorf("PutRecords: %s: %s", *r.ErrorCode, *r.ErrorMessage)
 			}
-			l.history.Acknowledged(string(entries[i].Data), history.Place{ShardID: *r.ShardId, SequenceNumber: *r.SequenceNumber})
+			l.acknowledged(history.Read{
+				Place: history.Place{ShardID: *r.ShardId, SequenceNumber: *r.SequenceNumber},
+				Key:   *entries[i].PartitionKey, Value: string(entries[i].Data),
+			})
 		}
 		select {
 		case <-ctx.Done():

@@ -122,3 +122,22 @@ func packageVersion(folder, name string) func(*testing.T) string {
 		return p.Version
 	}
 }
+
+// pythonVersion reads the version of a Python package of a virtual environment's
+// requirements.
+func pythonVersion(folder, name string) func(*testing.T) string {
+	return func(t *testing.T) string {
+		t.Helper()
+		text, err := os.ReadFile(repository("test", "clients", folder, "requirements.txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(line, name+"=="); ok {
+				return strings.TrimSpace(v)
+			}
+		}
+		t.Fatalf("no %s in the requirements of %s", name, folder)
+		return ""
+	}
+}

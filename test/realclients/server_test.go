@@ -36,7 +36,7 @@ func startServer(t *testing.T, args ...string) *server {
 	}
 	serving := make(chan struct{})
 	var once sync.Once
-	args = append([]string{program, "dev", "--ephemeral", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--transition-delay", "100ms", "--auth", "sigv4", "--credentials", keys}, args...)
+	args = append([]string{program, "dev", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--transition-delay", "100ms", "--auth", "sigv4", "--credentials", keys}, args...)
 	s.process = launch(t, "shardstream", clientEnv(), func(line string) {
 		if v, ok := strings.CutPrefix(line, "endpoint: "); ok {
 			s.endpoint = strings.TrimSpace(v)

@@ -166,12 +166,15 @@ type Gateway struct {
 	meta    *mirror
 	metrics *metrics
 	budget  *budget
-	events  *budget // of subscriptions
-	calls   *calls  // nil: the account may make any number
-	sealer  sealer
-	server  *http.Server
-	indexes *indexReader
-	keys    *kms.Keys
+	events  *budget // of subscriptions, up to largeEvent each
+	// largeEvents is of those above, apart, since few clients that take them in
+	// slowly use it up.
+	largeEvents *budget
+	calls       *calls // nil: the account may make any number
+	sealer      sealer
+	server      *http.Server
+	indexes     *indexReader
+	keys        *kms.Keys
 
 	policies policyCache
 
@@ -192,7 +195,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight), events: newBudget(cfg.MaxEventBytes), quick: newQuickSet()}
+	g := &Gateway{cfg: cfg, log: cfg.Logger, budget: newBudget(cfg.MaxInFlight), events: newBudget(cfg.MaxEventBytes / 2), largeEvents: newBudget(cfg.MaxEventBytes / 2), quick: newQuickSet()}
 	m, err := newMetrics(cfg.Registerer, g.budget)
 	if err != nil {
 		return nil, &stream.Error{Kind: stream.Invalid, Op: "gateway.New", Err: err}

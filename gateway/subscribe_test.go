@@ -631,7 +631,7 @@ func TestSlowSubscriberIsCutOff(t *testing.T) {
 		}
 		s := e.subscribe(e.consumer("c", id), shard0, "TRIM_HORIZON", nil)
 		e.awaitTails(0)
-		if err := e.g.events.acquire(t.Context(), e.g.events.size); err != nil { // it holds nothing any more
+		if err := e.g.largeEvents.acquire(t.Context(), e.g.largeEvents.size); err != nil { // it holds nothing any more
 			t.Fatal(err)
 		}
 		s.stop()
@@ -697,6 +697,36 @@ func TestSubscribersWaitForRoom(t *testing.T) {
 	}
 	e.g.events.release(e.g.events.size)
 	if got, _ := s.records(1); len(got) != 100<<10 {
+		t.Fatalf("%d bytes", len(got))
+	}
+	s.stop()
+}
+
+// TestLargeEventsTakeNoRoomFromOthers: when those who read large records slowly
+// hold all the room for these, other subscriptions don't wait.
+func TestLargeEventsTakeNoRoomFromOthers(t *testing.T) {
+	e := newEnv(t, quickly)
+	id := e.create("s", 1)
+	if err := e.g.largeEvents.acquire(t.Context(), e.g.largeEvents.size); err != nil {
+		t.Fatal(err)
+	}
+	e.ok("PutRecord", m{"StreamName": "s", "PartitionKey": "k", "Data": bytes.Repeat([]byte("x"), 256<<10)})
+	s := e.subscribe(e.consumer("c", id), shard0, "TRIM_HORIZON", nil)
+	if got, _ := s.records(1); len(got) != 256<<10 {
+		t.Fatalf("%d bytes", len(got))
+	}
+	e.ok("PutRecord", m{"StreamName": "s", "PartitionKey": "k", "Data": bytes.Repeat([]byte("y"), 900<<10)})
+	for behind := 0; behind < 3; { // it knows of the record, and has no room
+		event := s.event()
+		if len(event["Records"].([]any)) > 0 {
+			t.Fatal("a large event without room")
+		}
+		if event["MillisBehindLatest"] != json.Number("0") {
+			behind++
+		}
+	}
+	e.g.largeEvents.release(e.g.largeEvents.size)
+	if got, _ := s.records(1); len(got) != 900<<10 {
 		t.Fatalf("%d bytes", len(got))
 	}
 	s.stop()

@@ -208,6 +208,9 @@ const (
 	maxEventBytes = 1 << 20
 	// smallEvent is what an event may take without asking for room.
 	smallEvent = 16 << 10
+	// largeEvent is what an event takes at most if its records are not larger than
+	// those that a leader pushes together, or one shard takes in a second.
+	largeEvent = 1 << 20
 
 	// beatGrace is how much later than it should a leader may speak.
 	beatGrace = 500 * time.Millisecond
@@ -236,15 +239,19 @@ func (s *subscription) deliver(w *eventWriter) *kinesis.Error {
 		for _, b := range e.Batches {
 			raw += len(b)
 		}
-		held := min(int64(size+raw), s.c.g.events.size)
+		budget := s.c.g.events
+		if size+raw > largeEvent {
+			budget = s.c.g.largeEvents
+		}
+		held := min(int64(size+raw), budget.size)
 		waiting, cancel := context.WithDeadline(s.ctx, w.spoke.Add(s.c.g.cfg.SubscriptionBeat))
-		err := s.c.g.events.acquire(waiting, held)
+		err := budget.acquire(waiting, held)
 		cancel()
 		if err != nil { // others have it all: later
 			s.speak(w)
 			return nil
 		}
-		defer s.c.g.events.release(held)
+		defer budget.release(held)
 	}
 	next := s.next
 	if run.records > 0 {

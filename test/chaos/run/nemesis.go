@@ -165,6 +165,31 @@ func processNemeses() []Nemesis {
 		{Name: "kill-all", What: "kill -9 of all brokers at once", Strike: func(ctx context.Context, w *World) error {
 			return w.down(ctx, w.some(len(w.Brokers)), w.span(0, time.Second))
 		}},
+		{Name: "kill-all-slow", Padding: 8 << 10, What: "kill -9 of all brokers at once; on a slow network, one is killed again before they have caught up with each other", Strike: func(ctx context.Context, w *World) error {
+			all := w.some(len(w.Brokers))
+			for _, b := range all {
+				w.Events.Add("kill -9", b.Name)
+			}
+			for _, b := range all {
+				b.Kill()
+			}
+			for _, a := range w.Brokers {
+				for _, b := range w.Brokers {
+					if a != b {
+						w.Network.Set(a.Host, b.Host, network.Rule{Rate: 150 << 10})
+					}
+				}
+			}
+			if err := w.up(ctx, all); err != nil {
+				return err
+			}
+			pause(ctx, w.span(200*time.Millisecond, 2*time.Second))
+			w.Events.Add("kill -9", all[0].Name)
+			all[0].Kill()
+			w.Network.Heal()
+			pause(ctx, w.span(time.Second, 3*time.Second))
+			return w.up(ctx, all[:1])
+		}},
 		{Name: "kill-gateway", What: "kill -9 of a gateway", Strike: func(ctx context.Context, w *World) error {
 			g := w.Gateways[w.Rand.IntN(len(w.Gateways))]
 			w.Events.Add("kill -9", g.Name)

@@ -165,30 +165,26 @@ func processNemeses() []Nemesis {
 		{Name: "kill-all", What: "kill -9 of all brokers at once", Strike: func(ctx context.Context, w *World) error {
 			return w.down(ctx, w.some(len(w.Brokers)), w.span(0, time.Second))
 		}},
-		{Name: "kill-all-slow", Padding: 8 << 10, What: "kill -9 of all brokers at once; on a slow network, one is killed again before they have caught up with each other", Strike: func(ctx context.Context, w *World) error {
-			all := w.some(len(w.Brokers))
-			for _, b := range all {
-				w.Events.Add("kill -9", b.Name)
-			}
-			for _, b := range all {
-				b.Kill()
-			}
+		{Name: "kill-twice", Padding: 4 << 10, What: "on a slow network a broker is killed, and another before its successors have caught up with each other", Strike: func(ctx context.Context, w *World) error {
 			for _, a := range w.Brokers {
 				for _, b := range w.Brokers {
 					if a != b {
-						w.Network.Set(a.Host, b.Host, network.Rule{Rate: 150 << 10})
+						w.Network.Set(a.Host, b.Host, network.Rule{Rate: 300 << 10})
 					}
 				}
 			}
-			if err := w.up(ctx, all); err != nil {
-				return err
+			pause(ctx, w.span(time.Second, 2*time.Second))
+			two := w.some(2)
+			for i, b := range two {
+				if i > 0 {
+					pause(ctx, w.span(20*time.Millisecond, 400*time.Millisecond))
+				}
+				w.Events.Add("kill -9", b.Name)
+				b.Kill()
 			}
-			pause(ctx, w.span(200*time.Millisecond, 2*time.Second))
-			w.Events.Add("kill -9", all[0].Name)
-			all[0].Kill()
+			pause(ctx, w.span(0, time.Second))
 			w.Network.Heal()
-			pause(ctx, w.span(time.Second, 3*time.Second))
-			return w.up(ctx, all[:1])
+			return w.up(ctx, two)
 		}},
 		{Name: "kill-gateway", What: "kill -9 of a gateway", Strike: func(ctx context.Context, w *World) error {
 			g := w.Gateways[w.Rand.IntN(len(w.Gateways))]

@@ -57,7 +57,7 @@ func All() []Saboteur {
 				"broker/replica/cursor.go", "if !ok {\n\t\tr.env.Alarm(r, c.replica, \"an in-sync",
 				"to, restart, ok = stream.Offset(m.HighWatermark), false, true\n\tif !ok {\n\t\tr.env.Alarm(r, c.replica, \"an in-sync",
 			}},
-		}, []string{"kill-all-slow", "kill-all"}},
+		}, []string{"kill-twice"}},
 		{mutants.Mutant{
 			Name: "no-crc-check", Rule: "what fails its checksum is never served (I14)",
 			Edits: []mutants.Edit{{"stream/batch.go", "sum != batch.CRC() {", "sum != batch.CRC() && false {"}},

@@ -31,13 +31,25 @@ func startStreamEncryption(c *call, in *kinesis.StartStreamEncryptionInput) (*em
 	if failure != nil {
 		return nil, failure
 	}
-	wrapped, err := c.g.keys.Generate(c.ctx(), *in.KeyId, kms.Context{Cluster: t.cluster, Stream: t.v.Name})
+	wrapped, err := c.g.keys.Generate(c.ctx(), *in.KeyId, kms.Context{
+		Cluster: t.cluster, Stream: t.v.Name, First: !c.g.meta.load().hasDataKeys(),
+	})
 	if err != nil {
 		return nil, c.fail(err, subject{name: t.v.Name, account: t.account})
 	}
 	return nil, c.update(t, &pb.UpdateStream{Change: &pb.UpdateStream_StartEncryption{StartEncryption: &pb.StartEncryption{
 		KeyId: *in.KeyId, Wrapped: wrapped, DailyLimit: c.g.dailyLimits().encryptions,
 	}}})
+}
+
+// hasDataKeys tells whether any stream has been encrypted.
+func (m *metadata) hasDataKeys() bool {
+	for _, v := range m.byID {
+		if len(v.DataKeys) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func stopStreamEncryption(c *call, in *kinesis.StopStreamEncryptionInput) (*empty, *kinesis.Error) {

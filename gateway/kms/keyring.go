@@ -113,7 +113,8 @@ func (k *Keyring) useLocked(f *KeyringFile) {
 	k.current.Store(&keys{file: f, version: k.current.Load().version + 1})
 }
 
-// make makes the file if there is none and it may.
+// make makes the file if there is none and it may. Who has encrypted something
+// before has lost it, and must bring it back, not begin another.
 func (k *Keyring) make() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -136,8 +137,10 @@ const wrappedMagic = "SSK1"
 // GenerateDataKey makes a data key and wraps it with the key's last version.
 func (k *Keyring) GenerateDataKey(_ context.Context, keyID string, c Context) (plain, wrapped []byte, err error) {
 	k.Version()
-	if err := k.make(); err != nil {
-		return nil, nil, err
+	if c.First {
+		if err := k.make(); err != nil {
+			return nil, nil, err
+		}
 	}
 	key, err := k.usable(keyID)
 	if err != nil {

@@ -67,7 +67,7 @@ func TestKeyringWrapsForEachNameOfAKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		// Only as it was wrapped, and for what.
-		for _, other := range []Context{{"c", "t"}, {"d", "s"}, {"", "cs"}, {"cs", ""}} {
+		for _, other := range []Context{{Cluster: "c", Stream: "t"}, {Cluster: "d", Stream: "s"}, {Stream: "cs"}, {Cluster: "cs"}} {
 			if _, err := k.Unwrap(t.Context(), name, wrapped, other); !errors.Is(err, stream.Corrupt) {
 				t.Errorf("%s, for %v: %v", name, other, err)
 			}
@@ -172,7 +172,11 @@ func TestKeyringIsMadeWhenItIsNeeded(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("it was made before it was needed: %v", err)
 	}
-	_, wrapped, err := k.GenerateDataKey(t.Context(), "alias/aws/kinesis", Context{})
+	// Something is encrypted already, by a keyring that is missing.
+	if _, _, err := k.GenerateDataKey(t.Context(), "alias/aws/kinesis", Context{}); err == nil {
+		t.Error("another keyring was begun")
+	}
+	_, wrapped, err := k.GenerateDataKey(t.Context(), "alias/aws/kinesis", Context{First: true})
 	if err != nil {
 		t.Fatal(err)
 	}

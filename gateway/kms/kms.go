@@ -39,6 +39,10 @@ type Provider interface {
 type Context struct {
 	Cluster string // id of the cluster
 	Stream  string // name of the stream
+
+	// First says that nothing was ever encrypted: a provider may make its keys.
+	// It is not bound to anything.
+	First bool
 }
 
 // Map is the context as a key service's encryption context.

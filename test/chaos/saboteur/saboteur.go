@@ -61,7 +61,7 @@ func All() []Saboteur {
 		{mutants.Mutant{
 			Name: "no-crc-check", Rule: "what fails its checksum is never served (I14)",
 			Edits: []mutants.Edit{{"stream/batch.go", "sum != batch.CRC() {", "sum != batch.CRC() && false {"}},
-		}, []string{"rot"}},
+		}, []string{"rot-live", "rot"}},
 		{mutants.Mutant{
 			Name: "no-directory-sync", Rule: "a file's name is durable before what is in it counts",
 			Edits: []mutants.Edit{{"broker/recordlog/fs.go", "return errors.Join(d.Sync(), d.Close())", "return d.Close()"}},

@@ -47,14 +47,14 @@ func (p *testProvider) GenerateDataKey(_ context.Context, keyID string, c kms.Co
 		return nil, nil, err
 	}
 	plain = bytes.Repeat([]byte{byte(p.made.Add(1))}, kms.KeySize)
-	return plain, fmt.Appendf(bytes.Clone(plain), "%v", c), nil
+	return plain, fmt.Appendf(bytes.Clone(plain), "%v", c.Map()), nil
 }
 
 func (p *testProvider) Unwrap(_ context.Context, keyID string, wrapped []byte, c kms.Context) ([]byte, error) {
 	if err := p.get(); err != nil {
 		return nil, err
 	}
-	if string(wrapped[kms.KeySize:]) != fmt.Sprint(c) {
+	if string(wrapped[kms.KeySize:]) != fmt.Sprint(c.Map()) {
 		return nil, stream.Errorf(stream.Corrupt, "test", "wrapped for %s, not for %v", wrapped[kms.KeySize:], c)
 	}
 	return bytes.Clone(wrapped[:kms.KeySize]), nil

@@ -132,18 +132,18 @@ func (m *metrics) monitorStream(v *streamView) {
 
 // shardMetricOpts are what is shown, by pb.ShardMetric.
 var shardMetricOpts = [...]struct{ name, help string }{
-	pb.ShardMetric_SHARD_METRIC_INCOMING_BYTES:   {"incoming_bytes_total", "Bytes of data and partition keys stored in a shard."},
-	pb.ShardMetric_SHARD_METRIC_INCOMING_RECORDS: {"incoming_records_total", "Records stored in a shard."},
-	pb.ShardMetric_SHARD_METRIC_OUTGOING_BYTES:   {"outgoing_bytes_total", "Bytes of data and partition keys given to readers of a shard."},
-	pb.ShardMetric_SHARD_METRIC_OUTGOING_RECORDS: {"outgoing_records_total", "Records given to readers of a shard."},
+	pb.ShardMetric_SHARD_METRIC_INCOMING_BYTES:   {"shardstream_shard_incoming_bytes_total", "Bytes of data and partition keys stored in a shard."},
+	pb.ShardMetric_SHARD_METRIC_INCOMING_RECORDS: {"shardstream_shard_incoming_records_total", "Records stored in a shard."},
+	pb.ShardMetric_SHARD_METRIC_OUTGOING_BYTES:   {"shardstream_shard_outgoing_bytes_total", "Bytes of data and partition keys given to readers of a shard."},
+	pb.ShardMetric_SHARD_METRIC_OUTGOING_RECORDS: {"shardstream_shard_outgoing_records_total", "Records given to readers of a shard."},
 	pb.ShardMetric_SHARD_METRIC_WRITE_PROVISIONED_THROUGHPUT_EXCEEDED: {
-		"write_throughput_exceeded_total", "Records for a shard refused since it is over its throughput.",
+		"shardstream_shard_write_throughput_exceeded_total", "Records for a shard refused since it is over its throughput.",
 	},
 	pb.ShardMetric_SHARD_METRIC_READ_PROVISIONED_THROUGHPUT_EXCEEDED: {
-		"read_throughput_exceeded_total", "GetRecords calls of a shard refused since it is over its throughput.",
+		"shardstream_shard_read_throughput_exceeded_total", "GetRecords calls of a shard refused since it is over its throughput.",
 	},
 	pb.ShardMetric_SHARD_METRIC_ITERATOR_AGE_MILLISECONDS: {
-		"iterator_age_seconds", "How far behind now the latest GetRecords of a shard ended, 0 at the tip.",
+		"shardstream_shard_iterator_age_seconds", "How far behind now the latest GetRecords of a shard ended, 0 at the tip.",
 	},
 }
 
@@ -157,7 +157,7 @@ func newShardCollector(m *metrics) *shardCollector {
 	c := &shardCollector{m: m}
 	for metric, o := range shardMetricOpts {
 		if o.name != "" {
-			c.descs[metric] = prometheus.NewDesc("shardstream_shard_"+o.name, o.help, []string{"stream", "shard"}, nil)
+			c.descs[metric] = prometheus.NewDesc(o.name, o.help, []string{"stream", "shard"}, nil)
 		}
 	}
 	return c

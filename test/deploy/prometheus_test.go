@@ -25,8 +25,8 @@ type ruleFile struct {
 
 var (
 	wholeName = regexp.MustCompile(`"(shardstream_[a-z0-9_]+)"`)
-	// The gateway's names are put together by one function.
-	gatewayName = regexp.MustCompile(`= opts\("([a-z0-9_]+)"`)
+	// The gateway's names are put together by a few functions.
+	gatewayName = regexp.MustCompile(`(?:= opts|\b(?:counter|gauge))\("([a-z0-9_]+)"`)
 	quoted      = regexp.MustCompile(`"[^"]*"`)
 	selectors   = regexp.MustCompile(`\{[^}]*\}|\b(?:by|on|without|ignoring|group_left|group_right) ?\([^)]*\)`)
 	metricName  = regexp.MustCompile(`[a-z_][a-z0-9_]*`)

@@ -1,7 +1,6 @@
 package realclients
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 // follower is a consumer of one process, with the events of Worker.java.
 type follower struct {
-	client, wire, component string
+	client, wire, component string   // component may be several
 	retrieval               string   // polling, fanout
 	dynamo                  bool     // whether it keeps its place in DynamoDB
 	tellsEnds               bool     // whether it says which shards have ended
@@ -48,11 +47,11 @@ func TestFollowers(t *testing.T) {
 			cannot:  "for fan-out it signs for AWS's own host and calls that, whatever its option endpoint says",
 		},
 		{
-			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang", retrieval: "polling", dynamo: true, tellsEnds: true,
+			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang node", retrieval: "polling", dynamo: true, tellsEnds: true,
 			argv: []string{"node", "node/daemon.js"}, version: packageVersion("node", "aws-kcl"),
 		},
 		{
-			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang", retrieval: "fanout", dynamo: true, tellsEnds: true,
+			client: "aws-kcl (Node.js, MultiLangDaemon)", wire: "CBOR, HTTP/2 (h2c)", component: "multilang node", retrieval: "fanout", dynamo: true, tellsEnds: true,
 			argv: []string{"node", "node/daemon.js"}, version: packageVersion("node", "aws-kcl"),
 		},
 		{
@@ -62,7 +61,9 @@ func TestFollowers(t *testing.T) {
 	} {
 		t.Run(strings.Fields(f.client)[0]+"/"+f.retrieval, func(t *testing.T) {
 			r := trial(t, f.client, f.wire, retrievals[f.retrieval]+": a stream under load followed through a split and a merge; every record processed")
-			r.needs(t, f.component)
+			for _, component := range strings.Fields(f.component) {
+				r.needs(t, component)
+			}
 			r.version = f.version(t)
 			if f.cannot != "" {
 				r.unavailable(t, f.cannot)
@@ -92,6 +93,7 @@ func follow(t *testing.T, r *row, f follower) {
 		}
 	}
 	a := newApplication()
+	a.tellsEnds, a.valuesOnly = f.tellsEnds, f.valuesOnly
 	p := launch(t, "consumer", env, func(line string) { a.note("w1", line) }, argv...)
 	a.workers["w1"] = p
 	a.allWork(t)
@@ -109,71 +111,11 @@ func follow(t *testing.T, r *row, f follower) {
 	}
 	awaitActive(t, c, stream)
 	began := time.Now()
-	a.tellsEnds, a.valuesOnly = f.tellsEnds, f.valuesOnly
 	a.processes(t, c, stream, l)
-	t.Logf("%d records, %d deliveries, %s after the last reshard", l.count(), a.deliveries, time.Since(began))
+	took := time.Since(began)
 	p.finish(t)
+	t.Logf("%d records, %d deliveries, all %s after the last reshard", l.count(), a.deliveries, took)
 	for _, line := range a.strange {
 		t.Errorf("what is this? %s", line)
-	}
-}
-
-// processes waits until the closed shards of the stream have ended and every
-// open one has been read from, ends the load, and waits until all that it has put
-// is processed, exactly as it was put.
-func (a *application) processes(t *testing.T, c *kinesis.Client, stream string, l *load) {
-	t.Helper()
-	open, closed := listShards(t, c, stream)
-	eventually(t, func() error {
-		if err := a.alive(); err != nil {
-			return err
-		}
-		a.place(l)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for _, shard := range closed {
-			if a.ended[shard] == "" && a.tellsEnds {
-				return fmt.Errorf("%s has no end yet; ended: %v", shard, a.ended)
-			}
-		}
-		read := map[string]bool{}
-		for at := range a.reads {
-			read[at.ShardID] = true
-		}
-		for _, shard := range open {
-			if !read[shard] {
-				return fmt.Errorf("nothing of %s has been processed", shard)
-			}
-		}
-		return nil
-	})
-	put := l.stop(t)
-	eventually(t, func() error {
-		if err := a.alive(); err != nil {
-			return err
-		}
-		a.place(l)
-		if n := len(a.processed()); n < put {
-			return fmt.Errorf("%d of %d records processed", n, put)
-		}
-		return nil
-	})
-	for _, v := range l.history.Check(a.processed()) {
-		t.Error(v)
-	}
-}
-
-// place finds the places of values that came without one.
-func (a *application) place(l *load) {
-	if !a.valuesOnly {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for value := range a.values {
-		if read, acknowledged := l.read(value); acknowledged {
-			a.reads[read.Place] = read
-			delete(a.values, value)
-		}
 	}
 }

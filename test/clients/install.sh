@@ -31,7 +31,8 @@ component() {
   if "$@" >"$state/$name.out" 2>&1; then
     echo "$sum" >"$state/$name.installed"
   else
-    missing "$name" "$name could not be installed: $(grep -iE 'error|could not|failed' "$state/$name.out" | head -1 | cut -c1-200)"
+    missing "$name" "$name could not be installed: $(sed 's/\x1b\[[0-9;]*m//g; s/^\[ERROR\] //' "$state/$name.out" \
+      | grep -iE 'error|could not|failed' | head -1 | cut -c1-240)"
   fi
 }
 

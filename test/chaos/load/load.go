@@ -115,7 +115,9 @@ func (l *Load) Start(ctx context.Context) {
 		l.writers.Go(func() { l.makeStreams(writing, m) })
 	}
 	l.readers.Go(func() { l.followAll(reading, "follower", l.pollShard) })
-	l.readers.Go(func() { l.followAll(reading, "subscriber", l.subscribeShard) })
+	if l.consumer != nil {
+		l.readers.Go(func() { l.followAll(reading, "subscriber", l.subscribeShard) })
+	}
 	l.readers.Go(func() { l.glance(reading) })
 }
 

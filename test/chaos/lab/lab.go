@@ -60,6 +60,7 @@ type Lab struct {
 	Clients  *network.Host
 
 	cfg  Config
+	made int          // brokers so far
 	http *http.Client // on the clients' host
 }
 
@@ -91,8 +92,8 @@ func (l *Lab) build(ctx context.Context) error {
 	}
 	l.Clients = clients
 	l.http = l.HTTP(30 * time.Second)
-	for i := range l.cfg.Brokers {
-		if _, err := l.addBroker(fmt.Sprintf("node-%d", i+1)); err != nil {
+	for range l.cfg.Brokers {
+		if _, err := l.addBroker(); err != nil {
 			return err
 		}
 	}
@@ -115,7 +116,11 @@ func (l *Lab) build(ctx context.Context) error {
 	return l.Healthy(ctx)
 }
 
-func (l *Lab) addBroker(name string) (*Broker, error) {
+// addBroker makes a node that has not started, under a name that was not used
+// before.
+func (l *Lab) addBroker() (*Broker, error) {
+	l.made++
+	name := fmt.Sprintf("node-%d", l.made)
 	host, err := l.Network.AddHost(name)
 	if err != nil {
 		return nil, err
@@ -139,7 +144,7 @@ func (l *Lab) addBroker(name string) (*Broker, error) {
 
 // AddBroker starts another broker, which joins the cluster.
 func (l *Lab) AddBroker(ctx context.Context) (*Broker, error) {
-	b, err := l.addBroker(fmt.Sprintf("node-%d", len(l.Brokers)+1))
+	b, err := l.addBroker()
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,11 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"shardstream/test/chaos/lab"
@@ -197,7 +199,29 @@ func lifeNemeses() []Nemesis {
 			return w.Healthy(healthy)
 		}},
 		{Name: "membership", What: "a broker joins, takes its part, and another is drained and removed", Strike: func(ctx context.Context, w *World) error {
-			return w.exchange(ctx)
+			return w.exchange(ctx, func(*lab.Broker) (wait func()) { return func() {} })
+		}},
+		{Name: "membership-kill", What: "the same, while a third broker is killed and the stream is resharded", Strike: func(ctx context.Context, w *World) error {
+			var beside sync.WaitGroup
+			var failed error
+			err := w.exchange(ctx, func(old *lab.Broker) (wait func()) {
+				third := w.Brokers[w.Rand.IntN(len(w.Brokers)-1)]
+				for third == old {
+					third = w.Brokers[w.Rand.IntN(len(w.Brokers)-1)]
+				}
+				away, later := w.span(0, time.Second), w.span(0, time.Second)
+				beside.Go(func() {
+					pause(ctx, later)
+					failed = w.down(ctx, []*lab.Broker{third}, away)
+				})
+				beside.Go(func() {
+					if err := w.Reshard(ctx); err != nil && ctx.Err() == nil {
+						w.Events.Add("reshard failed", err.Error())
+					}
+				})
+				return beside.Wait
+			})
+			return errors.Join(err, failed)
 		}},
 	}
 }
@@ -257,8 +281,9 @@ func (w *World) anotherHasAll(ctx context.Context, but string) error {
 	}
 }
 
-// exchange adds a broker, and drains and removes another one.
-func (w *World) exchange(ctx context.Context) error {
+// exchange adds a broker, and drains and removes another one. meanwhile is called
+// with that one as the draining begins, and waited for when it has ended.
+func (w *World) exchange(ctx context.Context, meanwhile func(old *lab.Broker) (wait func())) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
 	defer cancel()
 	if err := w.Healthy(ctx); err != nil {
@@ -270,7 +295,10 @@ func (w *World) exchange(ctx context.Context) error {
 	}
 	old := w.Brokers[w.Rand.IntN(len(w.Brokers)-1)]
 	w.Events.Add("drain", old.Name)
-	if out, err := w.Cluster(ctx, "drain", old.Name, "--wait"); err != nil {
+	wait := meanwhile(old)
+	out, err := w.Cluster(ctx, "drain", old.Name, "--wait")
+	wait()
+	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	w.Events.Add("remove", old.Name)

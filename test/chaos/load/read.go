@@ -239,6 +239,10 @@ func (l *Load) allShards(ctx context.Context, k *kinesis.Client) ([]types.Shard,
 // Finish reads every shard to its end, when all is well again and nobody writes:
 // the truth that the judge needs.
 func (l *Load) Finish(ctx context.Context) error {
+	// A reshard whose answer was lost may still be under way, and change the list.
+	if err := l.awaitActive(ctx); err != nil {
+		return err
+	}
 	var shards []types.Shard
 	for {
 		var err error

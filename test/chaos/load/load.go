@@ -35,8 +35,11 @@ type Config struct {
 	Writers   int
 	Pace      time.Duration // between two requests of a writer; default 20 ms
 	Batch     int           // most records of a PutRecords; default 20
-	Padding   int           // most bytes that a record's data is filled up with; default 200
-	Seed      uint64
+	// Probe, if set, has one more writer for each shard of the beginning, which
+	// puts a record this often: how long the shard takes none shows by them.
+	Probe   time.Duration
+	Padding int // most bytes that a record's data is filled up with; default 200
+	Seed    uint64
 }
 
 // Load is clients at work.
@@ -110,6 +113,11 @@ func (l *Load) Start(ctx context.Context) {
 	l.stopWriting, l.stopReading = stopWriting, stopReading
 	for w := range l.cfg.Writers {
 		l.writers.Go(func() { l.write(writing, w) })
+	}
+	if l.cfg.Probe > 0 {
+		for _, s := range l.listShards(ctx, 0) {
+			l.writers.Go(func() { l.probe(writing, *s.ShardId, *s.HashKeyRange.StartingHashKey) })
+		}
 	}
 	for m := range makers {
 		l.writers.Go(func() { l.makeStreams(writing, m) })

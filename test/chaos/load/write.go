@@ -57,7 +57,7 @@ func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.Pu
 	var err error
 	if len(entries) == 1 {
 		var out *kinesis.PutRecordOutput
-		out, err = k.PutRecord(ctx, &kinesis.PutRecordInput{StreamName: &l.cfg.Stream, PartitionKey: entries[0].PartitionKey, Data: entries[0].Data})
+		out, err = k.PutRecord(ctx, &kinesis.PutRecordInput{StreamName: &l.cfg.Stream, PartitionKey: entries[0].PartitionKey, Data: entries[0].Data, ExplicitHashKey: entries[0].ExplicitHashKey})
 		if err == nil {
 			results = []types.PutRecordsResultEntry{{ShardId: out.ShardId, SequenceNumber: out.SequenceNumber}}
 		}
@@ -90,6 +90,24 @@ func (l *Load) putAll(ctx context.Context, k *kinesis.Client, entries []types.Pu
 		}
 	}
 	return puts
+}
+
+// probe puts one record after the other to where a hash key belongs.
+func (l *Load) probe(ctx context.Context, name, hashKey string) {
+	ticker := time.NewTicker(l.cfg.Probe)
+	defer ticker.Stop()
+	key := "rhythm-" + name
+	for n := 0; ctx.Err() == nil; n++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		entry := types.PutRecordsRequestEntry{PartitionKey: &key, Data: fmt.Appendf(nil, "%s/%d", key, n), ExplicitHashKey: &hashKey}
+		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		l.rec.put(l.putAll(one, l.client(n), []types.PutRecordsRequestEntry{entry}, false)...)
+		cancel()
+	}
 }
 
 // shortened is how a history keeps a record's data: its beginning, and a hash of

@@ -34,6 +34,7 @@ type Config struct {
 	Writers int
 	Length  time.Duration // how long a nemesis goes on striking
 	Healing time.Duration // how long the cluster may take to be well again; default 90 s
+	Probe   time.Duration // as load.Config has it
 	Args    []string      // more flags for the brokers
 	Tell    func(string)  // progress, one line each
 }
@@ -115,7 +116,7 @@ func Episode(ctx context.Context, cfg Config, n Nemesis, seed uint64) (*Result, 
 	}
 	defer l.Close()
 	w := &World{Lab: l, Rand: rand.New(rand.NewPCG(seed, 1)), Events: events, cfg: cfg, dir: dir}
-	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed, Padding: n.Padding}
+	lc := load.Config{Stream: stream, Shards: cfg.Shards, HTTP: l.HTTP(30 * time.Second), Writers: cfg.Writers, Seed: seed, Padding: n.Padding, Probe: cfg.Probe}
 	for i := range l.Gateways {
 		lc.Endpoints = append(lc.Endpoints, l.Endpoint(i))
 	}

@@ -38,6 +38,7 @@ type options struct {
 	once, verbose    bool
 	saboteurs        string
 	before           string
+	probe            time.Duration
 	root             string // of the repository
 }
 
@@ -56,6 +57,7 @@ func command(args []string) int {
 	f.IntVar(&o.writers, "writers", 4, "writers")
 	f.BoolVar(&o.once, "once", false, "each nemesis once, however long that takes")
 	f.StringVar(&o.saboteurs, "saboteurs", "", "build versions without one protection each, and see them caught: \"all\", or some, separated by commas")
+	f.DurationVar(&o.probe, "probe", 0, "one more writer for each shard, which puts this often: makes the times until a shard takes writes again exact")
 	f.StringVar(&o.before, "before", "", "the binary of the release before, to upgrade from")
 	f.BoolVar(&o.verbose, "v", false, "print each event")
 	if err := f.Parse(args); err != nil {
@@ -112,7 +114,7 @@ func (o options) run(ctx context.Context) (failed bool, err error) {
 	if cfg.Clocks, err = o.buildMutant(ctx, run.SetClocks); err != nil {
 		return false, err
 	}
-	cfg.Before = o.before
+	cfg.Before, cfg.Probe = o.before, o.probe
 	if o.verbose {
 		cfg.Tell = func(s string) { fmt.Println("  ", s) }
 	}

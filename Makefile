@@ -28,7 +28,7 @@ build: ## Build bin/shardstream.
 	@mkdir -p bin
 	$(GO) build -o $(BIN) ./cmd/shardstream
 
-test: race-note test-unit test-conformance test-e2e test-cluster ## All tests, in the short form: below ten minutes on two cores.
+test: race-note test-unit test-conformance test-e2e test-cluster ## All tests, in the short form: some eleven minutes on two cores.
 
 race-note:
 ifeq ($(RACE),)

@@ -80,20 +80,14 @@ func (c *call) shardNumbers(name, arn *string, ids ...string) ([]uint32, *kinesi
 	return numbers, nil
 }
 
-// reshardTarget is the stream of a reshard.
-type reshardTarget struct {
-	v       *streamView
-	account string
-}
-
 // reshard proposes a reshard of the stream, and gives the number of open shards
 // before. key is the hash key of a split as it was given.
-func (c *call) reshard(name, arn *string, command *pb.Reshard, key string) (t reshardTarget, current uint64, failure *kinesis.Error) {
+func (c *call) reshard(name, arn *string, command *pb.Reshard, key string) (t updateTarget, current uint64, failure *kinesis.Error) {
 	m, v, failure := c.locate(name, arn)
 	if failure != nil {
 		return t, 0, failure
 	}
-	t = reshardTarget{v: v, account: m.cluster.AccountId}
+	t = updateTarget{v: v, account: m.cluster.AccountId, cluster: m.cluster.Id}
 	command.StreamId, command.TransitionAfterMs = v.Id, c.transitionEnd()
 	r, err := c.g.propose(c.ctx(), &pb.Command{Op: &pb.Command_Reshard{Reshard: command}})
 	if err != nil {
@@ -106,7 +100,7 @@ func (c *call) reshard(name, arn *string, command *pb.Reshard, key string) (t re
 }
 
 // reshardRefused makes AWS's answer of the reason why a reshard was refused.
-func (c *call) reshardRefused(t reshardTarget, command *pb.Reshard, r *pb.CommandResult, key string) *kinesis.Error {
+func (c *call) reshardRefused(t updateTarget, command *pb.Reshard, r *pb.CommandResult, key string) *kinesis.Error {
 	name, account := t.v.Name, t.account
 	shard, target := stream.ShardName(r.Shard), int32(command.TargetCount)
 	switch r.Refusal {

@@ -126,7 +126,7 @@ func metricNames(metrics []pb.ShardMetric) []string {
 	return names
 }
 
-// updateTarget is the stream of an update, as it was before.
+// updateTarget is the stream of an update or reshard, as it was before.
 type updateTarget struct {
 	v       *streamView
 	account string

@@ -109,7 +109,7 @@ func lifeNemeses() []Nemesis {
 				b.Kill()
 			}
 			pause(ctx, w.span(2*time.Second, 4*time.Second)) // the rest may do what it can alone
-			if err := w.emptied(ctx, all[:1]); err != nil {
+			if err := w.emptied(all[:1]); err != nil {
 				return err
 			}
 			return w.wellAgain(ctx, all)
@@ -124,7 +124,7 @@ func lifeNemeses() []Nemesis {
 			}
 			w.Events.Add("kill -9", other[0].Name)
 			other[0].Kill()
-			if err := w.emptied(ctx, wiped); err != nil {
+			if err := w.emptied(wiped); err != nil {
 				return err
 			}
 			for _, b := range append(wiped[:1:1], third...) {
@@ -144,7 +144,7 @@ func lifeNemeses() []Nemesis {
 			if err := w.anotherHasAll(ctx, third.Name); err != nil {
 				return err
 			}
-			if err := w.emptied(ctx, all[:1]); err != nil {
+			if err := w.emptied(all[:1]); err != nil {
 				return err
 			}
 			slow := network.Rule{Rate: 150 << 10}
@@ -227,7 +227,7 @@ func lifeNemeses() []Nemesis {
 }
 
 // emptied kills brokers and empties their disks.
-func (w *World) emptied(_ context.Context, victims []*lab.Broker) error {
+func (w *World) emptied(victims []*lab.Broker) error {
 	for _, b := range victims {
 		w.Events.Add("kill -9", b.Name)
 		b.Kill()

@@ -85,7 +85,7 @@ func (w *World) some(n int) []*lab.Broker {
 
 func (w *World) minority() int { return (len(w.Brokers) - 1) / 2 }
 
-// victimOr gives the raft leader if lead is drawn and it is known, else any.
+// raftLeader gives the broker that leads raft, or any while nobody is known to.
 func (w *World) raftLeader(ctx context.Context) *lab.Broker {
 	if b := w.RaftLeader(ctx); b != nil {
 		return b
@@ -224,13 +224,13 @@ func processNemeses() []Nemesis {
 }
 
 // freeze stops processes and lets them go on, one after the other.
-func (w *World) freeze(ctx context.Context, victims []*lab.Broker, for_ time.Duration) error {
+func (w *World) freeze(ctx context.Context, victims []*lab.Broker, length time.Duration) error {
 	led := w.led(ctx)
 	for _, b := range victims {
 		w.Events.Add("SIGSTOP", b.Name, led[b.Name]...)
 		b.Pause()
 	}
-	pause(ctx, for_)
+	pause(ctx, length)
 	for _, b := range victims {
 		w.Events.Add("SIGCONT", b.Name)
 		b.Resume()
